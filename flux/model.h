@@ -1,0 +1,45 @@
+/* flux/model.h: the shared, frozen base. SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * A process-wide registry (the only global) keyed by (fingerprint, quantisation, compute
+ * dtype, device) so that trainers and samplers of one process share one copy. Whoever
+ * runs something on the backend holds the lock; tickets are served in order, so a sampler
+ * waiting for a trainer is served after the current step. */
+#pragma once
+
+#include "flux/transformer/transformer.h"
+
+G_BEGIN_DECLS
+
+typedef enum {
+  FLUX_DEVICE_AUTO = -2,
+  FLUX_DEVICE_CPU = -1 /* 0.. = cuda:N */
+} FluxDevice;
+
+/* "auto", "cpu", "cuda", "cuda:N"; FALSE with a sentence otherwise. */
+gboolean flux_device_parse (const char *text, int *device, GError **error);
+/* A backend for a device: auto takes a GPU when one is usable. compute: FX_N_DTYPES = the
+ * device's best. */
+fx_backend *flux_backend_new (int device, fx_dtype compute, GError **error);
+
+typedef struct _FluxModel FluxModel;
+
+typedef struct {
+  const char *path; /* model folder */
+  fx_qtype qtype;
+  fx_dtype compute; /* FX_N_DTYPES: the device's best */
+  int device;
+} FluxModelKey;
+
+/* Loads, or gives another reference to what is already loaded. Blocks. */
+FluxModel *flux_model_acquire (
+    const FluxModelKey *key, FluxProgressFunc progress, gpointer data, GError **error);
+FluxModel *flux_model_ref (FluxModel *self);
+void flux_model_unref (FluxModel *self);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxModel, flux_model_unref)
+FluxTransformer *flux_model_get_transformer (FluxModel *self);
+fx_backend *flux_model_get_backend (FluxModel *self);
+const char *flux_model_get_fingerprint (FluxModel *self);
+void flux_model_lock (FluxModel *self); /* first come, first served */
+void flux_model_unlock (FluxModel *self);
+
+G_END_DECLS

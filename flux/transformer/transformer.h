@@ -1,0 +1,89 @@
+/* flux/transformer/transformer.h: FLUX.1's transformer. SPDX-License-Identifier:
+ * LGPL-2.1-or-later
+ *
+ * The frozen base is a FluxTransformer; everything that changes while it runs lives in a
+ * FluxRun (work buffers for one shape and one list of adapters), so that a trainer and a
+ * sampler can share a base. Written once, against the op table of kernels/fx.h; diffusers
+ * models/transformers/transformer_flux.py.
+ *
+ * The residual stream is one matrix [text_tokens + image_tokens, dim], text first; the
+ * double blocks work on its two row ranges, the single blocks on all of it. */
+#pragma once
+
+#include "flux/files/weights.h"
+#include "flux/transformer/lora.h"
+
+G_BEGIN_DECLS
+
+typedef struct _FluxTransformer FluxTransformer;
+
+/* dir: the model folder or the transformer folder (float or bitsandbytes 4-bit files). */
+FluxTransformer *flux_transformer_load (const char *dir, fx_backend *b, fx_qtype qtype,
+    FluxProgressFunc progress, gpointer data, GError **error);
+/* A transformer without a file, for the plan backend. */
+FluxTransformer *flux_transformer_new_planned (
+    const FluxConfig *c, fx_backend *b, fx_qtype qtype, GError **error);
+FluxTransformer *flux_transformer_ref (FluxTransformer *self);
+void flux_transformer_unref (FluxTransformer *self);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxTransformer, flux_transformer_unref)
+const FluxConfig *flux_transformer_get_config (FluxTransformer *self);
+fx_backend *flux_transformer_get_backend (FluxTransformer *self);
+gsize flux_transformer_get_bytes (FluxTransformer *self); /* weights on the device */
+
+/* What one sample gives the transformer. All host pointers. */
+typedef struct {
+  const float *latents; /* packed noisy latents [grid_height * grid_width, in_channels] */
+  int grid_height, grid_width; /* in tokens: latent cells / 2 */
+  const float *prompt_embeds;  /* [text_tokens, joint_attention_dim] */
+  int text_tokens;
+  const float *pooled; /* [pooled_projection_dim] */
+  float timestep;      /* sigma, 0..1: multiplied by 1000 inside */
+  float guidance;
+} FluxInput;
+
+typedef enum {
+  FLUX_RUN_FORWARD,   /* no gradients */
+  FLUX_RUN_RECOMPUTE, /* keeps each block's input, recomputes the rest */
+  FLUX_RUN_STORE      /* keeps every activation */
+} FluxRunMode;
+
+typedef struct _FluxRun FluxRun;
+
+/* Reserves all buffers for samples up to the given sizes and up to max_samples of them at
+ * once (layer-major accumulation). loras: adapters whose effects add up; the one that has
+ * gradients (at most one) is trained. Not owned; may be empty. */
+FluxRun *flux_run_new (FluxTransformer *t, FluxRunMode mode, int max_text_tokens,
+    int max_image_tokens, int max_samples, FluxLora *const *loras, guint n_loras,
+    GError **error);
+void flux_run_free (FluxRun *self);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxRun, flux_run_free)
+/* Bytes of the run's buffers, and a table of them by name for people ("name  MiB" a
+ * line). */
+gsize flux_run_get_bytes (FluxRun *self);
+char *flux_run_describe (FluxRun *self);
+
+/* out: host [image tokens, out_channels], the velocity. */
+gboolean
+flux_run_forward (FluxRun *self, const FluxInput *in, float *out, GError **error);
+
+/* One micro-batch: an input and what its output is compared with. loss = mean (weight
+ * (out - target)^2). */
+typedef struct {
+  FluxInput in;
+  const float *target; /* host [image tokens, out_channels]: noise - latent, packed */
+  float weight;
+} FluxMicro;
+
+/* Forward and backward of n micro-batches (of any sizes that fit); gradients of
+ * loss * grad_scale are added to the trained adapter's. layer_major: block by block over
+ * all of them, else one after the other; both give the same bits. losses: host [n]. */
+gboolean flux_run_gradients (FluxRun *self, const FluxMicro *micros, guint n,
+    float grad_scale, gboolean layer_major, double *losses, GError **error);
+
+/* Packing, host to host: latents [channels, h, w] <-> tokens [h/2 * w/2, 4 * channels];
+ * diffusers pipelines/flux/pipeline_flux.py:520-541. */
+void flux_pack_latents (const float *latents, int channels, int h, int w, float *packed);
+void
+flux_unpack_latents (const float *packed, int channels, int h, int w, float *latents);
+
+G_END_DECLS
