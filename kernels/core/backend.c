@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ * What all backends share: memory calls and the end of a backend. */
+#include "check.h"
+
+void
+fx_backend_free (fx_backend *b)
+{
+  if (b != NULL)
+    b->ops->destroy (b);
+}
+
+int
+fx_upload (fx_backend *b, void *dst, const void *src, size_t bytes)
+{
+  FX_CHECK_BACKEND ("upload", b);
+  if (bytes == 0)
+    return FX_OK;
+  FX_TRY (fx_check_pointer ("upload", "dst", dst));
+  FX_TRY (fx_check_pointer ("upload", "src", src));
+  return b->ops->upload (b, dst, src, bytes);
+}
+
+int
+fx_download (fx_backend *b, void *dst, const void *src, size_t bytes)
+{
+  FX_CHECK_BACKEND ("download", b);
+  if (bytes == 0)
+    return FX_OK;
+  FX_TRY (fx_check_pointer ("download", "dst", dst));
+  FX_TRY (fx_check_pointer ("download", "src", src));
+  return b->ops->download (b, dst, src, bytes);
+}
+
+int
+fx_zero (fx_backend *b, void *dst, size_t bytes)
+{
+  FX_CHECK_BACKEND ("zero", b);
+  if (bytes == 0)
+    return FX_OK;
+  FX_TRY (fx_check_pointer ("zero", "dst", dst));
+  return b->ops->zero (b, dst, bytes);
+}
+
+int
+fx_sync (fx_backend *b)
+{
+  FX_CHECK_BACKEND ("sync", b);
+  return b->ops->sync (b);
+}

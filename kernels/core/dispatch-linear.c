@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ * Checked front functions of the linear layers and their LoRA modules. */
+#include "check.h"
+
+#include <inttypes.h>
+
+int
+fx_expand (fx_backend *b, fx_mat dst, const fx_weight *w)
+{
+  FX_CHECK_OP (expand, b);
+  FX_TRY (fx_check_weight ("expand", w));
+  FX_TRY (fx_check_pointer ("expand", "data of the weight", w->data));
+  FX_TRY (fx_check_float ("expand", "dst", dst));
+  if (dst.rows != w->n || dst.cols != w->k)
+    return fx_error (FX_ERR_SHAPE,
+        "expand: dst is [%" PRId64 ", %" PRId64 "], the weight [%" PRId64 ", %" PRId64
+        "]",
+        dst.rows, dst.cols, w->n, w->k);
+  return b->ops->expand (b, dst, w);
+}
+
+int
+fx_gemm (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w, bool beta)
+{
+  FX_CHECK_OP (gemm, b);
+  FX_TRY (fx_check_weight ("gemm", w));
+  FX_TRY (fx_check_act_dims (b, "gemm", "x", x, x.rows, w->k));
+  FX_TRY (fx_check_act_dims (b, "gemm", "y", y, x.rows, w->n));
+  return b->ops->gemm (b, y, x, w, beta);
+}
+
+int
+fx_gemm_dgrad (fx_backend *b, fx_mat dx, fx_mat dy, const fx_weight *w, bool beta)
+{
+  FX_CHECK_OP (gemm_dgrad, b);
+  FX_TRY (fx_check_weight ("gemm_dgrad", w));
+  FX_TRY (fx_check_act_dims (b, "gemm_dgrad", "dy", dy, dy.rows, w->n));
+  FX_TRY (fx_check_act_dims (b, "gemm_dgrad", "dx", dx, dy.rows, w->k));
+  return b->ops->gemm_dgrad (b, dx, dy, w, beta);
+}
+
+static int
+check_lora (const char *op, const fx_lora *l)
+{
+  FX_TRY (fx_check_pointer (op, "the LoRA module", l));
+  FX_TRY (fx_check_pointer (op, "A of the LoRA module", l->a));
+  FX_TRY (fx_check_pointer (op, "B of the LoRA module", l->b));
+  if (l->rank < 1)
+    return fx_error (FX_ERR_SHAPE, "%s: a LoRA module of rank %d", op, l->rank);
+  return FX_OK;
+}
+
+int
+fx_lora_fwd (fx_backend *b, fx_mat y, fx_mat h, fx_mat x, const fx_lora *l)
+{
+  FX_CHECK_OP (lora, b);
+  FX_TRY (check_lora ("lora", l));
+  FX_TRY (fx_check_act (b, "lora", "x", x));
+  FX_TRY (fx_check_act_dims (b, "lora", "y", y, x.rows, y.cols));
+  FX_TRY (fx_check_act_dims (b, "lora", "h", h, x.rows, l->rank));
+  return b->ops->lora (b, y, h, x, l);
+}
+
+int
+fx_lora_bwd (fx_backend *b, fx_mat dx, fx_mat dy, fx_mat x, fx_mat h, const fx_lora *l)
+{
+  FX_CHECK_OP (lora_bwd, b);
+  FX_TRY (check_lora ("lora_bwd", l));
+  FX_TRY (fx_check_act (b, "lora_bwd", "x", x));
+  FX_TRY (fx_check_act_dims (b, "lora_bwd", "dy", dy, x.rows, dy.cols));
+  if (dx.p != NULL)
+    FX_TRY (fx_check_act_dims (b, "lora_bwd", "dx", dx, x.rows, x.cols));
+  if (h.p != NULL)
+    FX_TRY (fx_check_act_dims (b, "lora_bwd", "h", h, x.rows, l->rank));
+  return b->ops->lora_bwd (b, dx, dy, x, h, l);
+}
