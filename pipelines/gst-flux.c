@@ -1,0 +1,250 @@
+/* pipelines/gst-flux.c: runs a pipeline file and shows how far it is.
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ *   gst-flux [OPTIONS] PIPELINE [element.property=value | property=value ...]
+ *
+ * PIPELINE is a launch line in a file, or the name of one that is installed (train,
+ * sample, ...). The same files work with gst-launch-1.0 -e $(cat FILE). */
+#ifdef HAVE_CONFIG_H
+#include "config.h"
+#endif
+
+#include <glib-unix.h>
+#include <gst/gst.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "pipelines/overrides.h"
+#include "pipelines/progress.h"
+
+typedef struct {
+  GstElement *pipeline;
+  GMainLoop *loop;
+  GstFluxProgress progress;
+  FILE *log; /* one JSON object a flux-step, or NULL */
+  guint n_signals;
+  gint status;
+} Runner;
+
+static void
+say (Runner *self, const char *text)
+{
+  gst_flux_progress_break (&self->progress);
+  fprintf (stderr, "%s\n", text);
+}
+
+/* First: finish the step, save, end. Second: stop now; what is saved stays. */
+static gboolean
+on_signal (gpointer data)
+{
+  Runner *self = data;
+
+  if (self->n_signals++ == 0) {
+    say (self, "Stopping: saving what has been learnt (once more to stop at once).");
+    gst_element_send_event (self->pipeline, gst_event_new_eos ());
+  } else {
+    self->status = 130;
+    g_main_loop_quit (self->loop);
+  }
+  return G_SOURCE_CONTINUE;
+}
+
+static void
+log_step (Runner *self, const GstStructure *s)
+{
+  guint64 step = 0;
+  double loss = 0, learning_rate = 0, grad_norm = 0;
+  char number[3][G_ASCII_DTOSTR_BUF_SIZE];
+
+  if (self->log == NULL || s == NULL || !gst_structure_has_name (s, "flux-step"))
+    return;
+  gst_structure_get_uint64 (s, "step", &step);
+  gst_structure_get_double (s, "loss", &loss);
+  gst_structure_get_double (s, "learning-rate", &learning_rate);
+  gst_structure_get_double (s, "grad-norm", &grad_norm);
+  fprintf (self->log,
+      "{\"step\": %" G_GUINT64_FORMAT
+      ", \"loss\": %s, \"learning_rate\": %s, \"grad_norm\": %s}\n",
+      step, g_ascii_dtostr (number[0], sizeof number[0], loss),
+      g_ascii_dtostr (number[1], sizeof number[1], learning_rate),
+      g_ascii_dtostr (number[2], sizeof number[2], grad_norm));
+  fflush (self->log);
+}
+
+static void
+on_error (Runner *self, GstMessage *message)
+{
+  g_autoptr (GError) error = NULL;
+  g_autofree char *debug = NULL, *line = NULL;
+
+  gst_message_parse_error (message, &error, &debug);
+  line = g_strdup_printf (
+      "%s: %s", GST_OBJECT_NAME (GST_MESSAGE_SRC (message)), error->message);
+  say (self, line);
+  if (debug != NULL && g_getenv ("GST_DEBUG") != NULL)
+    say (self, debug);
+  self->status = 1;
+  g_main_loop_quit (self->loop);
+}
+
+static void
+on_warning (Runner *self, GstMessage *message)
+{
+  g_autoptr (GError) error = NULL;
+  g_autofree char *line = NULL;
+
+  gst_message_parse_warning (message, &error, NULL);
+  line = g_strdup_printf (
+      "Warning from %s: %s", GST_OBJECT_NAME (GST_MESSAGE_SRC (message)), error->message);
+  say (self, line);
+}
+
+static gboolean
+on_message (GstBus *bus, GstMessage *message, gpointer data)
+{
+  Runner *self = data;
+
+  switch (GST_MESSAGE_TYPE (message)) {
+    case GST_MESSAGE_EOS:
+      g_main_loop_quit (self->loop);
+      break;
+    case GST_MESSAGE_ERROR:
+      on_error (self, message);
+      break;
+    case GST_MESSAGE_WARNING:
+      on_warning (self, message);
+      break;
+    default:
+      log_step (self, gst_message_get_structure (message));
+      gst_flux_progress_message (&self->progress, message);
+      break;
+  }
+  return G_SOURCE_CONTINUE;
+}
+
+/* A path as it is, else NAME.launch where the pipelines are installed or lie in the
+ * source. */
+static char *
+read_pipeline (const char *name, GError **error)
+{
+  const char *folder = g_getenv ("GST_FLUX_PIPELINES");
+  g_autofree char *file = g_strconcat (name, ".launch", NULL);
+  g_autofree char *installed =
+      g_build_filename (folder != NULL ? folder : PIPELINES_DIR, file, NULL);
+  char *text = NULL;
+
+  if (g_file_test (name, G_FILE_TEST_IS_REGULAR))
+    g_file_get_contents (name, &text, NULL, error);
+  else if (g_file_test (installed, G_FILE_TEST_IS_REGULAR))
+    g_file_get_contents (installed, &text, NULL, error);
+  else
+    g_set_error (error, G_FILE_ERROR, G_FILE_ERROR_NOENT,
+        "There is no pipeline file '%s', and none called '%s' in '%s'.", name, file,
+        folder != NULL ? folder : PIPELINES_DIR);
+  return text;
+}
+
+static GstElement *
+build (char **words, GError **error)
+{
+  g_autofree char *text = read_pipeline (words[0], error);
+  g_autoptr (GstElement) pipeline = NULL;
+
+  if (text == NULL)
+    return NULL;
+  pipeline = gst_parse_launch_full (text, NULL, GST_PARSE_FLAG_FATAL_ERRORS, error);
+  if (pipeline == NULL)
+    return NULL;
+  gst_object_ref_sink (pipeline);
+  if (!GST_IS_PIPELINE (pipeline)) {
+    g_set_error (error, GST_PARSE_ERROR, GST_PARSE_ERROR_EMPTY,
+        "'%s' holds a single element, not a pipeline.", words[0]);
+    return NULL;
+  }
+  for (guint i = 1; words[i] != NULL; i++) {
+    if (!gst_flux_override (GST_BIN (pipeline), words[i], error))
+      return NULL;
+  }
+  return g_steal_pointer (&pipeline);
+}
+
+static void
+run (Runner *self)
+{
+  GstBus *bus = gst_element_get_bus (self->pipeline);
+  guint sigint, sigterm;
+
+  self->loop = g_main_loop_new (NULL, FALSE);
+  gst_flux_progress_init (&self->progress, STDERR_FILENO);
+  gst_bus_add_watch (bus, on_message, self);
+  sigint = g_unix_signal_add (SIGINT, on_signal, self);
+  sigterm = g_unix_signal_add (SIGTERM, on_signal, self);
+
+  if (gst_element_set_state (self->pipeline, GST_STATE_PLAYING) ==
+      GST_STATE_CHANGE_FAILURE)
+    self->status = 1; /* the element has posted why: the loop shows it and ends */
+  g_main_loop_run (self->loop);
+
+  gst_element_set_state (self->pipeline, GST_STATE_NULL);
+  gst_flux_progress_break (&self->progress);
+  g_source_remove (sigint);
+  g_source_remove (sigterm);
+  gst_bus_remove_watch (bus);
+  gst_object_unref (bus);
+  g_main_loop_unref (self->loop);
+  gst_flux_progress_clear (&self->progress);
+}
+
+int
+main (int argc, char **argv)
+{
+  g_autoptr (GError) error = NULL;
+  g_autofree char *log = NULL;
+  g_auto (GStrv) words = NULL;
+  gboolean version = FALSE;
+  GOptionEntry entries[] = {{"log", 'l', 0, G_OPTION_ARG_FILENAME, &log,
+                                "Write each step's loss, learning rate and gradient norm "
+                                "to FILE, one JSON object a line",
+                                "FILE"},
+      {"version", 'v', 0, G_OPTION_ARG_NONE, &version, "Print the version", NULL},
+      {G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &words, NULL,
+          "PIPELINE [element.property=value ...]"},
+      {NULL}};
+  g_autoptr (GOptionContext) context = g_option_context_new (NULL);
+  Runner self = {0};
+
+  g_option_context_set_summary (context,
+      "Runs a gst-flux pipeline file and shows how far it is. Ctrl-C saves and ends.");
+  g_option_context_add_main_entries (context, entries, NULL);
+  g_option_context_add_group (context, gst_init_get_option_group ());
+  if (!g_option_context_parse (context, &argc, &argv, &error))
+    goto failed;
+  if (version) {
+    printf ("gst-flux %s\n", VERSION);
+    return 0;
+  }
+  if (words == NULL || words[0] == NULL) {
+    g_autofree char *help = g_option_context_get_help (context, TRUE, NULL);
+
+    fputs (help, stderr);
+    return 2;
+  }
+  self.pipeline = build (words, &error);
+  if (self.pipeline == NULL)
+    goto failed;
+  if (log != NULL && (self.log = fopen (log, "w")) == NULL) {
+    fprintf (stderr, "gst-flux: cannot write '%s'.\n", log);
+    gst_object_unref (self.pipeline);
+    return 1;
+  }
+  run (&self);
+  gst_object_unref (self.pipeline);
+  if (self.log != NULL)
+    fclose (self.log);
+  return self.status;
+
+failed:
+  fprintf (stderr, "gst-flux: %s\n", error->message);
+  return 2;
+}

@@ -1,0 +1,140 @@
+/* pipelines/progress.c: the progress line of gst-flux. SPDX-License-Identifier:
+ * LGPL-2.1-or-later */
+#include "pipelines/progress.h"
+
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#define BAR_WIDTH 24
+
+void
+gst_flux_progress_init (GstFluxProgress *self, int fd)
+{
+  struct winsize size;
+
+  *self = (GstFluxProgress){.tty = isatty (fd), .columns = 80};
+  if (ioctl (fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 20)
+    self->columns = size.ws_col;
+}
+
+void
+gst_flux_progress_clear (GstFluxProgress *self)
+{
+  g_clear_pointer (&self->activity, g_free);
+}
+
+void
+gst_flux_progress_break (GstFluxProgress *self)
+{
+  if (self->line_open)
+    fputc ('\n', stderr);
+  self->line_open = FALSE;
+}
+
+static void
+show (GstFluxProgress *self, const char *line)
+{
+  if (self->tty) {
+    fprintf (stderr, "\r%.*s\033[K", self->columns - 1, line);
+    self->line_open = TRUE;
+  } else {
+    fprintf (stderr, "%s\n", line);
+  }
+  fflush (stderr);
+}
+
+static void
+append_duration (GString *line, double seconds)
+{
+  guint64 s = (guint64)(seconds + 0.5);
+
+  if (s >= 3600)
+    g_string_append_printf (line, "%" G_GUINT64_FORMAT ":%02u:%02u", s / 3600,
+        (guint)(s / 60 % 60), (guint)(s % 60));
+  else
+    g_string_append_printf (line, "%u:%02u", (guint)(s / 60), (guint)(s % 60));
+}
+
+/* The rate is over all steps since the first one seen, which holds warm-up and
+ * allocation. */
+static void
+show_step (GstFluxProgress *self, const GstStructure *s)
+{
+  g_autoptr (GString) line = g_string_new (NULL);
+  guint64 step = 0, max_steps = 0;
+  double loss = 0;
+  gint64 now = g_get_monotonic_time ();
+  guint filled;
+
+  if (!gst_structure_get_uint64 (s, "step", &step) ||
+      !gst_structure_get_uint64 (s, "max-steps", &max_steps) || max_steps == 0)
+    return;
+  gst_structure_get_double (s, "loss", &loss);
+  if (self->first_time == 0) {
+    self->first_time = now;
+    self->first_step = step;
+  }
+  if (!self->tty) {
+    if (step < max_steps && step * 10 / max_steps == self->last_tenth)
+      return;
+    self->last_tenth = step * 10 / max_steps;
+  }
+  filled = (guint)(MIN (step, max_steps) * BAR_WIDTH / max_steps);
+  g_string_append_c (line, '[');
+  for (guint i = 0; i < BAR_WIDTH; i++)
+    g_string_append_c (line, i < filled ? '#' : '.');
+  g_string_append_printf (line,
+      "] %" G_GUINT64_FORMAT "/%" G_GUINT64_FORMAT "  loss %.4f", step, max_steps, loss);
+  if (step > self->first_step && now > self->first_time) {
+    double rate = (step - self->first_step) * 1e6 / (double)(now - self->first_time);
+
+    g_string_append_printf (
+        line, rate >= 1 ? "  %.1f steps/s  " : "  %.2f steps/s  ", rate);
+    append_duration (line, step < max_steps ? (max_steps - step) / rate : 0);
+    g_string_append (line, " left");
+  }
+  show (self, line->str);
+}
+
+static void
+show_activity (GstFluxProgress *self, GstMessage *message)
+{
+  g_autofree char *code = NULL, *text = NULL, *line = NULL;
+  GstProgressType type;
+  gint percent = -1;
+
+  gst_message_parse_progress (message, &type, &code, &text);
+  gst_structure_get_int (gst_message_get_structure (message), "percent", &percent);
+  if (!self->tty && type == GST_PROGRESS_TYPE_CONTINUE)
+    return;
+  line = percent >= 0 && type == GST_PROGRESS_TYPE_CONTINUE
+             ? g_strdup_printf ("%s (%d %%)", text, percent)
+             : g_strdup (text);
+  if (g_strcmp0 (line, self->activity) == 0)
+    return;
+  show (self, line);
+  if (type != GST_PROGRESS_TYPE_CONTINUE && type != GST_PROGRESS_TYPE_START)
+    gst_flux_progress_break (self);
+  g_free (self->activity);
+  self->activity = g_steal_pointer (&line);
+}
+
+void
+gst_flux_progress_message (GstFluxProgress *self, GstMessage *message)
+{
+  const GstStructure *s = gst_message_get_structure (message);
+
+  if (GST_MESSAGE_TYPE (message) == GST_MESSAGE_PROGRESS) {
+    show_activity (self, message);
+    return;
+  }
+  if (GST_MESSAGE_TYPE (message) != GST_MESSAGE_ELEMENT || s == NULL)
+    return;
+  if (gst_structure_has_name (s, "flux-step")) {
+    show_step (self, s);
+  } else if (gst_structure_has_name (s, "flux-checkpoint")) {
+    gst_flux_progress_break (self);
+    fprintf (stderr, "Saved %s\n", gst_structure_get_string (s, "location"));
+  }
+}

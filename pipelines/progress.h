@@ -1,0 +1,25 @@
+/* pipelines/progress.h: the progress line of gst-flux. SPDX-License-Identifier:
+ * LGPL-2.1-or-later */
+#pragma once
+
+#include <gst/gst.h>
+
+G_BEGIN_DECLS
+
+typedef struct {
+  gboolean tty; /* redraw one line; else print a line now and then */
+  gint columns;
+  gboolean line_open; /* something stands on the current line */
+  gint64 first_time;  /* microseconds: of the first step seen */
+  guint64 first_step, last_tenth;
+  char *activity; /* last "code percent" printed without a terminal */
+} GstFluxProgress;
+
+void gst_flux_progress_init (GstFluxProgress *self, int fd);
+void gst_flux_progress_clear (GstFluxProgress *self);
+/* Shows flux-step, flux-checkpoint, flux-sample and PROGRESS messages; ignores others. */
+void gst_flux_progress_message (GstFluxProgress *self, GstMessage *message);
+/* Ends an open line, so that other text can be printed. */
+void gst_flux_progress_break (GstFluxProgress *self);
+
+G_END_DECLS

@@ -1,0 +1,86 @@
+/* tests/pipelines/test-overrides.c: key=value words of gst-flux. SPDX-License-Identifier:
+ * LGPL-2.1-or-later */
+#include <gst/gst.h>
+#include <string.h>
+
+#include "pipelines/overrides.h"
+
+static GstElement *
+make_pipeline (void)
+{
+  return gst_object_ref_sink (gst_parse_launch (
+      "fakesrc name=a num-buffers=3 sizetype=fixed ! queue name=q max-size-buffers=7 ! "
+      "fakesink name=b dump=true",
+      NULL));
+}
+
+static void
+check (const char *word, const char *complaint)
+{
+  g_autoptr (GstElement) pipeline = make_pipeline ();
+  g_autoptr (GError) error = NULL;
+  gboolean ok = gst_flux_override (GST_BIN (pipeline), word, &error);
+
+  if (complaint == NULL) {
+    g_assert_no_error (error);
+    g_assert_true (ok);
+  } else {
+    g_assert_false (ok);
+    g_assert_nonnull (error);
+    g_assert_nonnull (strstr (error->message, complaint));
+  }
+}
+
+static void
+test_sets_named_property (void)
+{
+  g_autoptr (GstElement) pipeline = make_pipeline ();
+  g_autoptr (GstElement) a = gst_bin_get_by_name (GST_BIN (pipeline), "a");
+  gint n = 0;
+
+  g_assert_true (gst_flux_override (GST_BIN (pipeline), "a.num-buffers=12", NULL));
+  g_object_get (a, "num-buffers", &n, NULL);
+  g_assert_cmpint (n, ==, 12);
+}
+
+static void
+test_sets_unnamed_property_everywhere (void)
+{
+  g_autoptr (GstElement) pipeline = make_pipeline ();
+  g_autoptr (GstElement) a = gst_bin_get_by_name (GST_BIN (pipeline), "a");
+  gboolean silent = FALSE;
+
+  g_assert_true (gst_flux_override (GST_BIN (pipeline), "max-size-buffers=9", NULL));
+  g_assert_true (gst_flux_override (GST_BIN (pipeline), "sizetype=empty", NULL));
+  g_object_get (a, "silent", &silent, NULL);
+  g_assert_true (silent);
+}
+
+static void
+test_refuses_with_a_sentence (void)
+{
+  check ("a.num-buffers=12", NULL);
+  check ("nothing", "not of the form");
+  check ("=3", "not of the form");
+  check ("c.num-buffers=1", "No element of this pipeline is called 'c'");
+  check ("a.colour=1", "has no property 'colour'");
+  check ("colour=1", "No element of this pipeline has a property 'colour'");
+  check ("a.num-buffers=many", "is no value for");
+  check ("a.num-buffers=-7", "is no value for");
+  check ("a.sizetype=huge", "is no value for");
+  check ("a.last-message=x", "can only be read");
+  /* true in one element, FALSE in the other: two meanings */
+  check ("dump=true", "means different things");
+}
+
+int
+main (int argc, char **argv)
+{
+  g_test_init (&argc, &argv, NULL);
+  gst_init (&argc, &argv);
+  g_test_add_func ("/overrides/sets-named-property", test_sets_named_property);
+  g_test_add_func (
+      "/overrides/sets-unnamed-property", test_sets_unnamed_property_everywhere);
+  g_test_add_func ("/overrides/refuses-with-a-sentence", test_refuses_with_a_sentence);
+  return g_test_run ();
+}
