@@ -154,6 +154,7 @@ curve (const char *log, const char *out)
   cairo_set_line_width (cr, 1);
   draw_axes (cr, low, high, losses->len);
   for (int mean = 0; mean <= 1; mean++) {
+    cairo_new_path (cr);
     for (guint i = 0; i < losses->len; i++) {
       double v = mean ? running_mean (losses, i) : g_array_index (losses, double, i);
       double x = x0 + (x1 - x0) * (i + .5) / losses->len;
