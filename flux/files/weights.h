@@ -18,23 +18,35 @@ G_BEGIN_DECLS
 typedef gboolean (*FluxProgressFunc) (const char *what, gint percent, gpointer data);
 
 typedef struct {
-  FluxSafetensors *file;
+  FluxSafetensors *file; /* NULL: no file, sizes are those of BF16 floats (planning) */
   fx_backend *backend;
   fx_arena *arena; /* fx_arena.base NULL: measure only */
   fx_qtype qtype;  /* what float weights of linear layers are turned into */
   fx_dtype
       compute; /* element type of weights kept as floats (FX_Q_NONE); F32, BF16 or F16 */
-  FluxProgressFunc progress; /* may be NULL */
+  const char *what;          /* for progress: "transformer" */
+  FluxProgressFunc progress; /* may be NULL; called when the percentage changes */
   gpointer progress_data;
-  gsize bytes_done, bytes_total; /* for progress; set bytes_total once */
+  gsize bytes_done, bytes_total; /* of the file; counted by the two passes */
 } FluxLoader;
 
-/* PREFIX.weight [n, k] (+ PREFIX.bias when bias) as w. A file that is already in 4 bits
- * stays so whatever qtype says, except FX_Q_NONE, which expands it to `compute`. */
+/* Loads the tensors of a model through the functions below; called twice. */
+typedef gboolean (*FluxLoadFunc) (FluxLoader *self, gpointer model, GError **error);
+/* Runs `load` to measure, reserves the (empty) arena, and runs it again to load. On
+ * failure the arena has been cleared. */
+gboolean
+flux_loader_run (FluxLoader *self, FluxLoadFunc load, gpointer model, GError **error);
+
+/* PREFIX.weight [n, k] (+ PREFIX.bias when bias) as w. A file that is already in 4 or 8
+ * bits stays so whatever qtype says, except FX_Q_NONE, which expands it to `compute`.
+ * Kept as floats: 4 bits asked for with k % 64 != 0, which bitsandbytes would quantise
+ * over row ends (FLUX has none). FX_Q_FP8 is refused. */
 gboolean flux_load_linear (FluxLoader *self, const char *prefix, gint64 n, gint64 k,
     gboolean bias, fx_weight *w, GError **error);
 /* The same for several tensors with k columns each, concatenated by rows (fused q, k, v);
- * rows[i] output features of prefixes[i]. Quantised one by one, as the reference does. */
+ * rows[i] output features of prefixes[i]. Quantised one by one, as the reference does;
+ * NF4_DOUBLE becomes NF4 with the same absmax, decoded, when a block of 256 absmax values
+ * would straddle tensors. Tensors of different layouts or types become floats. */
 gboolean
 flux_load_linear_rows (FluxLoader *self, const char *const *prefixes, const gint64 *rows,
     guint n_prefixes, gint64 k, gboolean bias, fx_weight *w, GError **error);
@@ -48,8 +60,10 @@ gboolean flux_load_table (FluxLoader *self, const char *name, gint64 rows, gint6
 gboolean flux_load_conv (FluxLoader *self, const char *prefix, gint64 out, gint64 in,
     gint64 kernel, fx_weight *w, GError **error);
 
-/* A short hex string that changes with names, shapes, dtypes and sampled contents of a
- * file: the identity of a model in caches and caps. g_free() it. */
+/* 16 hex digits: SHA-256 over every tensor's name, dtype, shape and first and last 4 KiB,
+ * in order of names, so that sharding does not matter. The identity of a model in caches
+ * and caps: cheap (8 KiB a tensor is read), yet training moves the first bytes of every
+ * tensor it touches. g_free() it. */
 char *flux_safetensors_fingerprint (FluxSafetensors *file);
 
 G_END_DECLS

@@ -1,0 +1,293 @@
+/* flux/files/weights.c: tensors of a file to weights on a backend.
+ * SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "flux/files/weights.h"
+
+#include "flux/error.h"
+#include "flux/files/weights-fill.h"
+
+gboolean
+flux_loader_run (FluxLoader *self, FluxLoadFunc load, gpointer model, GError **error)
+{
+  int status;
+
+  self->bytes_done = self->bytes_total = 0;
+  if (!load (self, model, error))
+    goto fail;
+  fx_arena_rewind (self->arena, 0);
+  status = fx_arena_reserve (self->arena, self->arena->high);
+  if (status != FX_OK) {
+    flux_error_from_fx (error, status, "Cannot reserve the memory of the weights");
+    goto fail;
+  }
+  if (!load (self, model, error))
+    goto fail;
+  return TRUE;
+fail:
+  fx_arena_clear (self->arena);
+  return FALSE;
+}
+
+static gboolean
+is_measuring (const FluxLoader *self)
+{
+  return self->arena->base == NULL;
+}
+
+static gint
+percent (const FluxLoader *self)
+{
+  if (self->bytes_total == 0)
+    return 100;
+  return (gint)MIN (100.0, 100.0 * (double)self->bytes_done / (double)self->bytes_total);
+}
+
+/* Counts a tensor in: measured, it adds to the total; loaded, to what is done. */
+static gboolean
+count_bytes (FluxLoader *self, gsize bytes, GError **error)
+{
+  gint before = self->bytes_done == 0 ? -1 : percent (self);
+
+  if (is_measuring (self)) {
+    self->bytes_total += bytes;
+    return TRUE;
+  }
+  self->bytes_done += bytes;
+  if (self->progress == NULL || percent (self) == before)
+    return TRUE;
+  if (self->progress (self->what != NULL ? self->what : "weights", percent (self),
+          self->progress_data))
+    return TRUE;
+  g_set_error (error, FLUX_ERROR, FLUX_ERROR_CANCELLED, "Loading was cancelled.");
+  return FALSE;
+}
+
+/* NULL is a failure. */
+static gpointer
+take (FluxLoader *self, gsize bytes, GError **error)
+{
+  void *p = NULL;
+  int status = fx_arena_take (self->arena, bytes, &p);
+
+  if (status != FX_OK)
+    flux_error_from_fx (error, status, "No room for weights");
+  return p;
+}
+
+/* n * k floats in bytes fit a size, with room to spare? */
+static gboolean
+check_size (const char *name, gint64 n, gint64 k, GError **error)
+{
+  if (n > 0 && k > 0 && n <= G_MAXINT64 / 64 / k)
+    return TRUE;
+  g_set_error (error, FLUX_ERROR, FLUX_ERROR_MISMATCH,
+      "The configuration gives '%s' the impossible shape %" G_GINT64_FORMAT
+      " x %" G_GINT64_FORMAT ".",
+      name, n, k);
+  return FALSE;
+}
+
+/* The float tensor `name` with these dims (1, 2 or 4 of them); *out is NULL without a
+ * file. */
+static gboolean
+find_floats (FluxLoader *self, const char *name, const gint64 *dims, guint n_dims,
+    const FluxTensor **out, GError **error)
+{
+  const FluxTensor *t;
+
+  *out = NULL;
+  if (self->file == NULL)
+    return TRUE;
+  if (n_dims == 1)
+    t = flux_safetensors_require (self->file, name, error, 1, dims[0]);
+  else if (n_dims == 2)
+    t = flux_safetensors_require (self->file, name, error, 2, dims[0], dims[1]);
+  else
+    t = flux_safetensors_require (
+        self->file, name, error, 4, dims[0], dims[1], dims[2], dims[3]);
+  if (t == NULL)
+    return FALSE;
+  if (!flux_tensor_is_float (t)) {
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_FORMAT,
+        "Tensor '%s' of '%s' has type %s; F32, BF16 or F16 is needed.", name,
+        flux_safetensors_get_path (self->file), fx_dtype_name (t->dtype));
+    return FALSE;
+  }
+  *out = t;
+  return TRUE;
+}
+
+/* ---- linear layers ---- */
+
+static gboolean
+find_parts (FluxLoader *self, const char *const *prefixes, const gint64 *rows, guint n,
+    gint64 k, FluxStored *parts, gint64 *total, GError **error)
+{
+  *total = 0;
+  for (guint i = 0; i < n; i++) {
+    if (!check_size (prefixes[i], rows[i], k, error) ||
+        !check_size (prefixes[i], *total + rows[i], k, error))
+      return FALSE;
+    *total += rows[i];
+    if (self->file == NULL)
+      parts[i] =
+          (FluxStored){.kind = FLUX_STORED_FLOAT, .n = rows[i], .k = k, .dtype = FX_BF16};
+    else if (!flux_stored_find (self->file, prefixes[i], rows[i], k, &parts[i], error))
+      return FALSE;
+  }
+  return TRUE;
+}
+
+static gboolean
+take_weight (FluxLoader *self, fx_weight *w, gboolean bias, GError **error)
+{
+  gsize elements = (gsize)(w->n * w->k), blocks = elements / FX_NF4_BLOCK;
+  gsize nested = (blocks + FX_ABSMAX_BLOCK - 1) / FX_ABSMAX_BLOCK;
+  gboolean ok;
+
+  switch (w->qtype) {
+    case FX_Q_NF4:
+      ok = (w->data = take (self, elements / 2, error)) != NULL &&
+           (w->absmax = take (self, blocks * sizeof (float), error)) != NULL;
+      break;
+    case FX_Q_NF4_DOUBLE:
+      ok = (w->data = take (self, elements / 2, error)) != NULL &&
+           (w->absmax_q = take (self, blocks, error)) != NULL &&
+           (w->absmax2 = take (self, nested * sizeof (float), error)) != NULL &&
+           (w->offset2 = take (self, nested * sizeof (float), error)) != NULL &&
+           (w->code8 = take (self, 256 * sizeof (float), error)) != NULL;
+      break;
+    case FX_Q_INT8:
+      ok = (w->data = take (self, elements, error)) != NULL &&
+           (w->absmax = take (self, (gsize)w->n * sizeof (float), error)) != NULL;
+      break;
+    default:
+      ok = (w->data = take (self, elements * fx_dtype_size (w->dtype), error)) != NULL;
+  }
+  return ok &&
+         (!bias || (w->bias = take (self, (gsize)w->n * sizeof (float), error)) != NULL);
+}
+
+/* PREFIX.bias of every part into w->bias. */
+static gboolean
+load_bias (FluxLoader *self, const char *const *prefixes, const gint64 *rows, guint n,
+    const fx_weight *w, GError **error)
+{
+  g_autofree float *values = is_measuring (self) ? NULL : g_new (float, (gsize)w->n);
+  gint64 row = 0;
+  int status;
+
+  for (guint i = 0; i < n; i++) {
+    g_autofree char *name = g_strconcat (prefixes[i], ".bias", NULL);
+    const FluxTensor *t;
+    if (!find_floats (self, name, &rows[i], 1, &t, error) ||
+        !count_bytes (self, t != NULL ? t->n_bytes : 0, error))
+      return FALSE;
+    if (t != NULL && values != NULL)
+      flux_tensor_read (t, 0, rows[i], values + row);
+    row += rows[i];
+  }
+  if (self->file == NULL || values == NULL)
+    return TRUE;
+  status =
+      fx_upload (self->backend, (void *)w->bias, values, (gsize)w->n * sizeof (float));
+  if (status != FX_OK)
+    flux_error_from_fx (error, status, prefixes[0]);
+  return status == FX_OK;
+}
+
+gboolean
+flux_load_linear_rows (FluxLoader *self, const char *const *prefixes, const gint64 *rows,
+    guint n_prefixes, gint64 k, gboolean bias, fx_weight *w, GError **error)
+{
+  g_autofree FluxStored *parts = g_new0 (FluxStored, n_prefixes);
+  gint64 n, row = 0;
+
+  if (!find_parts (self, prefixes, rows, n_prefixes, k, parts, &n, error))
+    return FALSE;
+  *w = (fx_weight){.n = n, .k = k, .home = FX_HOME_DEVICE};
+  if (!flux_weight_choose (self, parts, n_prefixes, w, error) ||
+      !take_weight (self, w, bias, error))
+    return FALSE;
+  for (guint i = 0; i < n_prefixes; i++) {
+    if (!is_measuring (self) && self->file != NULL &&
+        !flux_weight_fill (self, w, row, &parts[i], error))
+      return FALSE;
+    if (!count_bytes (
+            self, parts[i].weight != NULL ? parts[i].weight->n_bytes : 0, error))
+      return FALSE;
+    row += rows[i];
+  }
+  return !bias || load_bias (self, prefixes, rows, n_prefixes, w, error);
+}
+
+gboolean
+flux_load_linear (FluxLoader *self, const char *prefix, gint64 n, gint64 k, gboolean bias,
+    fx_weight *w, GError **error)
+{
+  return flux_load_linear_rows (self, &prefix, &n, 1, k, bias, w, error);
+}
+
+/* ---- plain tensors ---- */
+
+gboolean
+flux_load_vector (
+    FluxLoader *self, const char *name, gint64 n, const float **v, GError **error)
+{
+  const FluxTensor *t;
+  float *p;
+
+  if (!check_size (name, n, 1, error) || !find_floats (self, name, &n, 1, &t, error) ||
+      (p = take (self, (gsize)n * sizeof (float), error)) == NULL)
+    return FALSE;
+  *v = p;
+  if (t == NULL)
+    return TRUE;
+  return (is_measuring (self) || flux_upload_floats (self, p, FX_F32, t, error)) &&
+         count_bytes (self, t->n_bytes, error);
+}
+
+gboolean
+flux_load_table (FluxLoader *self, const char *name, gint64 rows, gint64 cols, fx_mat *m,
+    GError **error)
+{
+  gint64 dims[2] = {rows, cols};
+  const FluxTensor *t;
+  void *p;
+
+  if (!check_size (name, rows, cols, error) ||
+      !find_floats (self, name, dims, 2, &t, error) ||
+      (p = take (self, (gsize)(rows * cols) * fx_dtype_size (self->compute), error)) ==
+          NULL)
+    return FALSE;
+  *m = fx_mat_new (p, rows, cols, self->compute);
+  if (t == NULL)
+    return TRUE;
+  return (is_measuring (self) || flux_upload_floats (self, p, self->compute, t, error)) &&
+         count_bytes (self, t->n_bytes, error);
+}
+
+gboolean
+flux_load_conv (FluxLoader *self, const char *prefix, gint64 out, gint64 in,
+    gint64 kernel, fx_weight *w, GError **error)
+{
+  g_autofree char *name = g_strconcat (prefix, ".weight", NULL);
+  gint64 dims[4] = {out, in, kernel, kernel};
+  const FluxTensor *t;
+
+  if (kernel < 1 || kernel > 64 || !check_size (name, in, kernel * kernel, error) ||
+      !check_size (name, out, in * kernel * kernel, error) ||
+      !find_floats (self, name, dims, 4, &t, error))
+    return FALSE;
+  *w = (fx_weight){.n = out,
+      .k = in * kernel * kernel,
+      .qtype = FX_Q_NONE,
+      .dtype = self->compute,
+      .home = FX_HOME_DEVICE};
+  if (!take_weight (self, w, TRUE, error))
+    return FALSE;
+  if (t != NULL && !is_measuring (self) &&
+      !flux_upload_conv (self, w, t, in, kernel * kernel, error))
+    return FALSE;
+  return count_bytes (self, t != NULL ? t->n_bytes : 0, error) &&
+         load_bias (self, &prefix, &out, 1, w, error);
+}
