@@ -5,9 +5,12 @@
 
 #include <gst/gst.h>
 
+#include "elements/gstfluxsamplemeta.h"
+
 static gboolean
 plugin_init (GstPlugin *plugin)
 {
+  gst_flux_sample_meta_register ();
   return TRUE;
 }
 
