@@ -9,6 +9,7 @@
 
 #include <glib.h>
 
+#include "flux/files/replace.h"
 #include "kernels/fx.h"
 
 G_BEGIN_DECLS
@@ -67,9 +68,5 @@ typedef struct {
  * or the new one, whole. metadata: alternating keys and values ended by NULL, or NULL. */
 gboolean flux_safetensors_write (const char *path, const FluxTensorSource *tensors,
     guint n, const char *const *metadata, GError **error);
-
-/* The same care for any bytes (state files, parquet, JSON). */
-gboolean
-flux_file_replace (const char *path, gconstpointer data, gsize length, GError **error);
 
 G_END_DECLS

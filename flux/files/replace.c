@@ -1,0 +1,139 @@
+/* flux/files/replace.c: replacing a file as a whole. SPDX-License-Identifier:
+ * LGPL-2.1-or-later */
+#include "flux/files/replace.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <glib/gstdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "flux/error.h"
+
+struct _FluxReplace {
+  char *path, *folder, *temporary;
+  int fd;
+  gboolean failed; /* a write failed: what is there must not be taken */
+};
+
+static gboolean
+fail (GError **error, int saved_errno, const char *path)
+{
+  flux_error_from_errno (error, FLUX_ERROR_WRITE, saved_errno, "Could not write", path);
+  return FALSE;
+}
+
+FluxReplace *
+flux_replace_begin (const char *path, GError **error)
+{
+  FluxReplace *self;
+  struct stat st;
+  gboolean exists = stat (path, &st) == 0;
+
+  if (exists && !S_ISREG (st.st_mode)) {
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
+        "Could not write '%s': it is %s; give the name of a file.", path,
+        S_ISDIR (st.st_mode) ? "a folder" : "not a regular file");
+    return NULL;
+  }
+  self = g_new0 (FluxReplace, 1);
+  self->path = g_strdup (path);
+  self->folder = g_path_get_dirname (path);
+  self->temporary = g_build_filename (self->folder, ".flux-XXXXXX", NULL);
+  self->fd = g_mkstemp_full (self->temporary, O_WRONLY | O_CLOEXEC, 0666);
+  if (self->fd < 0) {
+    fail (error, errno, path);
+    g_clear_pointer (&self->temporary, g_free);
+    flux_replace_abort (self);
+    return NULL;
+  }
+  /* As far as that is allowed: the contents matter more than the mode. */
+  if (exists && fchmod (self->fd, st.st_mode & 07777) != 0)
+    errno = 0;
+  return self;
+}
+
+gboolean
+flux_replace_write (FluxReplace *self, gconstpointer data, gsize length, GError **error)
+{
+  const char *p = data;
+
+  while (length > 0) {
+    /* Linux writes less than 2 GiB at once anyway. */
+    gssize n = write (self->fd, p, MIN (length, (gsize)1 << 30));
+
+    if (n < 0 && errno == EINTR)
+      continue;
+    if (n <= 0) {
+      self->failed = TRUE;
+      return fail (error, n < 0 ? errno : EIO, self->path);
+    }
+    p += n;
+    length -= n;
+  }
+  return TRUE;
+}
+
+/* The new name is on disk only when the folder is. */
+static gboolean
+sync_folder (FluxReplace *self, GError **error)
+{
+  int fd = open (self->folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC), saved_errno = 0;
+
+  if (fd < 0)
+    return TRUE; /* a folder may be writable and not readable */
+  if (fsync (fd) != 0)
+    saved_errno = errno;
+  close (fd);
+  /* Some network file systems cannot sync a folder. */
+  if (saved_errno == 0 || saved_errno == EINVAL || saved_errno == ENOTSUP)
+    return TRUE;
+  return fail (error, saved_errno, self->path);
+}
+
+gboolean
+flux_replace_commit (FluxReplace *self, GError **error)
+{
+  g_autoptr (FluxReplace) owned = self;
+  int fd = self->fd;
+
+  if (self->failed) {
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_WRITE,
+        "Could not write '%s': an earlier part of it failed.", self->path);
+    return FALSE;
+  }
+  if (fsync (fd) != 0)
+    return fail (error, errno, self->path);
+  self->fd = -1;
+  if (close (fd) != 0 || g_rename (self->temporary, self->path) != 0)
+    return fail (error, errno, self->path);
+  g_clear_pointer (&self->temporary, g_free);
+  return sync_folder (self, error);
+}
+
+void
+flux_replace_abort (FluxReplace *self)
+{
+  if (self->fd >= 0)
+    close (self->fd);
+  if (self->temporary != NULL)
+    g_unlink (self->temporary);
+  g_free (self->temporary);
+  g_free (self->folder);
+  g_free (self->path);
+  g_free (self);
+}
+
+gboolean
+flux_file_replace (const char *path, gconstpointer data, gsize length, GError **error)
+{
+  FluxReplace *self = flux_replace_begin (path, error);
+
+  if (self == NULL)
+    return FALSE;
+  if (!flux_replace_write (self, data, length, error)) {
+    flux_replace_abort (self);
+    return FALSE;
+  }
+  return flux_replace_commit (self, error);
+}

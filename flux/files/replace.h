@@ -1,0 +1,31 @@
+/* flux/files/replace.h: replacing a file as a whole. SPDX-License-Identifier:
+ * LGPL-2.1-or-later
+ *
+ * The bytes go to a temporary file in the same folder, which takes the name in one step
+ * once all of them are on disk: whoever opens the path finds the old file or the new one,
+ * whole, also after a power cut. */
+#pragma once
+
+#include <glib.h>
+
+G_BEGIN_DECLS
+
+typedef struct _FluxReplace FluxReplace;
+
+/* Refuses a path that is there and is not a regular file (a folder, a device). */
+FluxReplace *flux_replace_begin (const char *path, GError **error);
+/* After a failure nothing more need be written: commit or abort to clean up. */
+gboolean
+flux_replace_write (FluxReplace *self, gconstpointer data, gsize length, GError **error);
+/* Makes the new file durable and visible; frees self in every case. On failure the old
+ * file is untouched and the temporary one is gone. */
+gboolean flux_replace_commit (FluxReplace *self, GError **error);
+/* Removes the temporary file and frees self. */
+void flux_replace_abort (FluxReplace *self);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxReplace, flux_replace_abort)
+
+/* All in one, for bytes at hand (state files, JSON). */
+gboolean
+flux_file_replace (const char *path, gconstpointer data, gsize length, GError **error);
+
+G_END_DECLS

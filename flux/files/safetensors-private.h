@@ -1,0 +1,43 @@
+/* flux/files/safetensors-private.h: one .safetensors file, as the reader's parts see it.
+ * SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <glib.h>
+
+#include "flux/files/safetensors.h"
+
+G_BEGIN_DECLS
+
+#define FLUX_SAFETENSORS_MAX_HEADER 100000000 /* the reference's limit, bytes */
+
+/* A mapped file and what its header says. */
+typedef struct {
+  GMappedFile *mapping;
+  GArray *tensors;      /* FluxTensor, in the order of their offsets; owns the names */
+  GHashTable *metadata; /* string -> string */
+} FluxSafetensorsFile;
+
+FluxSafetensorsFile *flux_safetensors_file_open (const char *path, GError **error);
+void flux_safetensors_file_free (FluxSafetensorsFile *self);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxSafetensorsFile, flux_safetensors_file_free)
+
+/* Maps a regular file (an error for anything else: a FIFO would block). */
+GMappedFile *flux_safetensors_map (const char *path, GError **error);
+
+/* Parses the header of the file mapped at bytes [length] into self. */
+gboolean flux_safetensors_parse (FluxSafetensorsFile *self, const char *path,
+    const char *bytes, gsize length, GError **error);
+
+/* Reads an index: *names and *shards run in parallel, tensor and file name. */
+gboolean flux_safetensors_read_index (
+    const char *path, GPtrArray **names, GPtrArray **shards, GError **error);
+
+/* The file that path means: itself, or the one of a folder as flux_safetensors_open()
+ * says.
+ */
+char *flux_safetensors_find (const char *path, GError **error);
+
+/* dtypes from largest alignment to smallest, as the reference writer sorts them. */
+extern const fx_dtype flux_safetensors_dtypes[FX_N_DTYPES];
+
+G_END_DECLS
