@@ -29,8 +29,8 @@ typedef struct {
   int steps;
   double guidance;
   guint64 seed;
-  fx_dtype noise_dtype; /* which of torch's streams: F32, BF16, F16 */
-  int max_sequence_length;
+  fx_dtype noise_dtype;    /* which of torch's streams: F32, BF16, F16 */
+  int max_sequence_length; /* 0 = 512 */
 } FluxSampleRequest;
 
 /* Asked between denoising steps; FALSE cancels. step 1..steps. */
@@ -43,6 +43,13 @@ FluxSampler *
 flux_sampler_new (FluxModel *model, const char *dir, fx_qtype text_qtype, GError **error);
 void flux_sampler_free (FluxSampler *self);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxSampler, flux_sampler_free)
+/* TRUE (the default on the CPU): text encoders and VAE stay loaded between pictures.
+ * FALSE: each is freed as soon as it has done its part. */
+void flux_sampler_set_keep_models (FluxSampler *self, gboolean keep);
+/* Encodes prompts ahead, in one load of the text encoders; takes the model's lock. The
+ * embeddings of the latest prompts are always kept. */
+gboolean flux_sampler_encode (FluxSampler *self, const char *const *prompts, guint n,
+    int max_sequence_length, GError **error);
 /* Adapters whose effects add up; not owned. Takes effect at the next picture. */
 gboolean flux_sampler_set_loras (
     FluxSampler *self, FluxLora *const *loras, guint n_loras, GError **error);
@@ -54,7 +61,9 @@ gboolean
 flux_sampler_run (FluxSampler *self, const FluxSampleRequest *request, guint8 *rgb,
     int stride, gboolean keep_lock, FluxSampleFunc func, gpointer data, GError **error);
 
-/* The pieces, for tests: initial packed noise, and the loop from given embeddings. */
+/* The pieces, for tests: initial packed noise, the loop from given embeddings (of
+ * request->max_sequence_length tokens), and the decoder. Here the caller holds the lock.
+ */
 void flux_sampler_noise (
     guint64 seed, fx_dtype dtype, int channels, int h, int w, float *packed);
 gboolean flux_sampler_denoise (FluxSampler *self, const FluxSampleRequest *request,

@@ -4,7 +4,8 @@
  * One optimiser step = accumulate micro-batches of one sample each: draw sigma, noise and
  * the posterior (all keyed by (seed, step, position in the window)), forward, backward,
  * clip, AdamW. Not thread-safe; the caller holds the model's lock around
- * flux_trainer_step* only. */
+ * flux_trainer_step*() and flux_trainer_evaluate(); the other functions that use the
+ * backend (new, free, save, resume) take it themselves. */
 #pragma once
 
 #include "flux/model.h"
@@ -76,6 +77,12 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxTrainer, flux_trainer_free)
 
 FluxLora *flux_trainer_get_lora (FluxTrainer *self);
 guint64 flux_trainer_get_step (FluxTrainer *self);
+/* The configuration's, or after resuming the checkpoint's. */
+guint64 flux_trainer_get_seed (FluxTrainer *self);
+/* Any text of the caller's, kept in checkpoints and found again after resuming: where it
+ * is in its data (epoch, place, order). "" at first. */
+void flux_trainer_set_position (FluxTrainer *self, const char *position);
+const char *flux_trainer_get_position (FluxTrainer *self);
 /* May change between steps. */
 void flux_trainer_set_learning_rate (FluxTrainer *self, double learning_rate);
 void flux_trainer_set_max_steps (FluxTrainer *self, guint64 max_steps);

@@ -1,0 +1,30 @@
+/* flux/sample/prompts.h: embeddings of the latest prompts. SPDX-License-Identifier:
+ * LGPL-2.1-or-later
+ *
+ * So that the text encoders, twice the size of the transformer in FLUX.1-dev, need not
+ * stay for the next picture of the same prompt. */
+#pragma once
+
+#include "flux/text/text-encoder.h"
+
+G_BEGIN_DECLS
+
+typedef struct _FluxPrompts FluxPrompts;
+
+typedef struct {
+  int text_tokens;
+  float *prompt_embeds; /* [text_tokens, joint_dim] */
+  float *pooled;        /* [pooled_dim] */
+} FluxPromptEmbedding;
+
+FluxPrompts *flux_prompts_new (const char *dir, fx_backend *b, fx_qtype qtype);
+void flux_prompts_free (FluxPrompts *self);
+/* Loads the encoders when the prompt is not known. The answer is valid until the next
+ * call. */
+const FluxPromptEmbedding *
+flux_prompts_get (FluxPrompts *self, const char *prompt, int text_tokens, GError **error);
+/* At least this many prompts are kept. */
+void flux_prompts_set_room (FluxPrompts *self, guint n);
+void flux_prompts_free_encoder (FluxPrompts *self);
+
+G_END_DECLS

@@ -1,0 +1,298 @@
+/* flux/train/checkpoint-state.c: state.safetensors of a checkpoint.
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Tensors: for each tensor of the adapter, under its name in the adapter's file, the
+ * optimiser's .state1 and .state2 (fp32, or U8 with .absmax1 and .absmax2 for each 256
+ * elements). Metadata: format, step, seed (the key of all draws), base (fingerprint),
+ * position (the caller's), config (JSON). A file is checked as a whole before anything of
+ * it is taken. */
+#include <json-glib/json-glib.h>
+#include <math.h>
+#include <string.h>
+
+#include "flux/error.h"
+#include "flux/files/config-json.h"
+#include "flux/train/checkpoint-private.h"
+
+#define FORMAT "gst-flux trainer state 1"
+
+static const char *
+optimizer_name (FluxOptimizer o)
+{
+  return o == FLUX_OPTIMIZER_ADAMW ? "adamw" : "adamw8bit";
+}
+
+static void
+add_number (JsonBuilder *b, const char *name, double value)
+{
+  json_builder_set_member_name (b, name);
+  json_builder_add_double_value (b, value);
+}
+
+static void
+add_int (JsonBuilder *b, const char *name, gint64 value)
+{
+  json_builder_set_member_name (b, name);
+  json_builder_add_int_value (b, value);
+}
+
+/* What the run was: rank, targets and optimizer are checked on resuming, the rest is for
+ * people. */
+static char *
+config_to_json (const FluxTrainConfig *c)
+{
+  g_autoptr (JsonBuilder) b = json_builder_new ();
+  g_autoptr (JsonGenerator) generator = json_generator_new ();
+  g_autoptr (JsonNode) root = NULL;
+
+  json_builder_begin_object (b);
+  add_int (b, "rank", c->rank);
+  add_number (b, "alpha", c->alpha > 0 ? c->alpha : c->rank);
+  json_builder_set_member_name (b, "targets");
+  json_builder_add_string_value (b, c->targets);
+  json_builder_set_member_name (b, "optimizer");
+  json_builder_add_string_value (b, optimizer_name (c->optimizer));
+  add_number (b, "learning_rate", c->learning_rate);
+  add_number (b, "beta1", c->beta1);
+  add_number (b, "beta2", c->beta2);
+  add_number (b, "epsilon", c->epsilon);
+  add_number (b, "weight_decay", c->weight_decay);
+  add_int (b, "lr_scheduler", c->lr_scheduler);
+  add_int (b, "warmup_steps", (gint64)c->warmup_steps);
+  add_int (b, "max_steps", (gint64)c->max_steps);
+  add_int (b, "accumulate", c->accumulate);
+  add_number (b, "max_grad_norm", c->max_grad_norm);
+  add_number (b, "guidance", c->guidance);
+  add_number (b, "caption_dropout", c->caption_dropout);
+  add_int (b, "weighting", c->weighting);
+  json_builder_end_object (b);
+  root = json_builder_get_root (b);
+  json_generator_set_root (generator, root);
+  return json_generator_to_data (generator, NULL);
+}
+
+/* "transformer.SLOT.lora_A.weight.PIECE" */
+static char *
+piece_name (FluxTrainer *self, const FluxLoraTensor *t, const char *piece)
+{
+  return g_strdup_printf ("transformer.%s.lora_%c.weight.%s",
+      flux_lora_get_slot (self->lora, t->slot)->name, t->is_b ? 'B' : 'A', piece);
+}
+
+gboolean
+flux_state_save (FluxTrainer *self, const char *path, GError **error)
+{
+  g_autoptr (GArray) sources = g_array_new (FALSE, TRUE, sizeof (FluxTensorSource));
+  g_autoptr (GPtrArray) owned = g_ptr_array_new_with_free_func (g_free);
+  g_autofree char *step = g_strdup_printf ("%" G_GUINT64_FORMAT, self->step);
+  g_autofree char *seed = g_strdup_printf ("%" G_GUINT64_FORMAT, self->c.seed);
+  g_autofree char *config = config_to_json (&self->c);
+  const char *metadata[] = {"format", FORMAT, "step", step, "seed", seed, "base",
+      flux_model_get_fingerprint (self->model), "position", self->position, "config",
+      config, NULL};
+  guint n;
+  const FluxLoraTensor *tensors = flux_lora_get_tensors (self->lora, &n);
+
+  for (guint i = 0; i < n; i++) {
+    FluxAdamPiece pieces[4];
+    guint n_pieces = flux_adam_pieces (self->adam, i, pieces);
+
+    for (guint j = 0; j < n_pieces; j++) {
+      gsize bytes = pieces[j].n * fx_dtype_size (pieces[j].dtype);
+      FluxTensorSource t = {.dtype = pieces[j].dtype, .n_dims = 1};
+      void *data = g_malloc (bytes);
+      int status = fx_download (self->backend, data, pieces[j].p, bytes);
+
+      g_ptr_array_add (owned, data);
+      if (status != FX_OK) {
+        flux_error_from_fx (error, status, "Could not read the optimiser's state");
+        return FALSE;
+      }
+      t.name = piece_name (self, &tensors[i], pieces[j].name);
+      g_ptr_array_add (owned, (gpointer)t.name);
+      t.dims[0] = (gint64)pieces[j].n;
+      t.data = data;
+      g_array_append_val (sources, t);
+    }
+  }
+  return flux_safetensors_write (
+      path, (const FluxTensorSource *)sources->data, sources->len, metadata, error);
+}
+
+static gboolean
+differs (GError **error, const char *path, const char *what, const char *theirs,
+    const char *ours)
+{
+  g_set_error (error, FLUX_ERROR, FLUX_ERROR_MISMATCH,
+      "The checkpoint '%s' cannot be resumed here: its %s is %s, this trainer's is %s.",
+      path, what, theirs, ours);
+  return FALSE;
+}
+
+static gboolean
+check_config (FluxTrainer *self, FluxSafetensors *file, const char *path, GError **error)
+{
+  const char *text = flux_safetensors_get_metadata (file, "config");
+  g_autofree char *where = g_strdup_printf ("\"config\" in '%s'", path);
+  g_autoptr (FluxConfigJson) json = NULL;
+  const char *targets, *optimizer, *ours = optimizer_name (self->c.optimizer);
+  int rank;
+
+  json = flux_config_json_parse (
+      text != NULL ? text : "", text != NULL ? strlen (text) : 0, where, error);
+  if (json == NULL || !flux_config_json_int (json, "rank", 1, 1 << 20, &rank, error))
+    return FALSE;
+  targets = flux_config_json_string (json, "targets", error);
+  optimizer = targets != NULL ? flux_config_json_string (json, "optimizer", error) : NULL;
+  if (optimizer == NULL)
+    return FALSE;
+  if (rank != self->c.rank) {
+    g_autofree char *a = g_strdup_printf ("%d", rank);
+    g_autofree char *b = g_strdup_printf ("%d", self->c.rank);
+
+    return differs (error, path, "rank", a, b);
+  }
+  if (!g_str_equal (optimizer, ours))
+    return differs (error, path, "optimizer", optimizer, ours);
+  return TRUE;
+}
+
+static gboolean
+read_number (
+    FluxSafetensors *file, const char *key, const char *path, guint64 *v, GError **error)
+{
+  const char *text = flux_safetensors_get_metadata (file, key);
+
+  if (text != NULL && g_ascii_string_to_unsigned (text, 10, 0, G_MAXUINT64, v, NULL))
+    return TRUE;
+  g_set_error (error, FLUX_ERROR, FLUX_ERROR_FORMAT,
+      "'%s' is no state of a training run: its \"%s\" is not a number.", path, key);
+  return FALSE;
+}
+
+/* Modules of the adapter's file against the trainer's. */
+static gboolean
+check_adapter (FluxTrainer *self, FluxLora *adapter, const char *path, GError **error)
+{
+  guint n, m;
+  const FluxLoraTensor *ours = flux_lora_get_tensors (self->lora, &n);
+  const FluxLoraTensor *theirs = flux_lora_get_tensors (adapter, &m);
+  gboolean same = n == m;
+
+  for (guint i = 0; same && i < n; i++)
+    same = ours[i].slot == theirs[i].slot && ours[i].is_b == theirs[i].is_b &&
+           ours[i].rows == theirs[i].rows && ours[i].cols == theirs[i].cols &&
+           ours[i].offset == theirs[i].offset;
+  if (!same) {
+    g_autofree char *a = g_strdup_printf ("of another choice (%u matrices)", m);
+    g_autofree char *b = g_strdup_printf ("\"%s\" (%u)", self->c.targets, n);
+
+    return differs (error, path, "list of target layers", a, b);
+  }
+  if (flux_lora_get_alpha (adapter) != flux_lora_get_alpha (self->lora)) {
+    g_autofree char *a = g_strdup_printf ("%g", flux_lora_get_alpha (adapter));
+    g_autofree char *b = g_strdup_printf ("%g", flux_lora_get_alpha (self->lora));
+
+    return differs (error, path, "alpha", a, b);
+  }
+  return TRUE;
+}
+
+static gboolean
+is_finite (const FluxTensor *t)
+{
+  for (gsize i = 0; t->dtype == FX_F32 && i < t->n_elements; i++) {
+    float x;
+
+    memcpy (&x, (const char *)t->data + i * sizeof x, sizeof x);
+    if (!isfinite (x))
+      return FALSE;
+  }
+  return TRUE;
+}
+
+/* Visits every piece of state: checks it, or uploads it when apply. */
+static gboolean
+each_piece (FluxTrainer *self, FluxSafetensors *file, const char *path, gboolean apply,
+    GError **error)
+{
+  guint n;
+  const FluxLoraTensor *tensors = flux_lora_get_tensors (self->lora, &n);
+
+  for (guint i = 0; i < n; i++) {
+    FluxAdamPiece pieces[4];
+    guint n_pieces = flux_adam_pieces (self->adam, i, pieces);
+
+    for (guint j = 0; j < n_pieces; j++) {
+      g_autofree char *name = piece_name (self, &tensors[i], pieces[j].name);
+      const FluxTensor *t =
+          flux_safetensors_require (file, name, error, 1, (gint64)pieces[j].n);
+      int status;
+
+      if (t == NULL)
+        return FALSE;
+      if (t->dtype != pieces[j].dtype || !is_finite (t)) {
+        g_set_error (error, FLUX_ERROR, FLUX_ERROR_FORMAT,
+            "'%s' in '%s' is not the state of an optimiser: it is of type %s, or holds "
+            "NaN.",
+            name, path, fx_dtype_name (t->dtype));
+        return FALSE;
+      }
+      status =
+          apply ? fx_upload (self->backend, pieces[j].p, t->data, t->n_bytes) : FX_OK;
+      if (status != FX_OK) {
+        flux_error_from_fx (error, status, "Could not restore the optimiser's state");
+        return FALSE;
+      }
+    }
+  }
+  return TRUE;
+}
+
+static gboolean
+copy_parameters (FluxTrainer *self, FluxLora *adapter, GError **error)
+{
+  gsize bytes = flux_lora_n_flat (self->lora) * sizeof (float);
+  g_autofree void *data = g_malloc (bytes);
+  int status = fx_download (self->backend, data, flux_lora_parameters (adapter), bytes);
+
+  if (status == FX_OK)
+    status = fx_upload (self->backend, flux_lora_parameters (self->lora), data, bytes);
+  if (status == FX_OK)
+    return TRUE;
+  flux_error_from_fx (error, status, "Could not restore the adapter");
+  return FALSE;
+}
+
+gboolean
+flux_state_load (FluxTrainer *self, const char *path, FluxLora *adapter, GError **error)
+{
+  g_autoptr (FluxSafetensors) file = flux_safetensors_open (path, error);
+  const char *base, *position, *ours = flux_model_get_fingerprint (self->model);
+  guint64 step, seed;
+
+  if (file == NULL)
+    return FALSE;
+  if (g_strcmp0 (flux_safetensors_get_metadata (file, "format"), FORMAT) != 0) {
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_FORMAT,
+        "'%s' is no state of a training run that this version can read.", path);
+    return FALSE;
+  }
+  base = flux_safetensors_get_metadata (file, "base");
+  if (g_strcmp0 (base, ours) != 0)
+    return differs (error, path, "base model", base != NULL ? base : "unknown", ours);
+  if (!check_config (self, file, path, error) ||
+      !check_adapter (self, adapter, path, error) ||
+      !read_number (file, "step", path, &step, error) ||
+      !read_number (file, "seed", path, &seed, error) ||
+      !each_piece (self, file, path, FALSE, error))
+    return FALSE;
+  if (!each_piece (self, file, path, TRUE, error) ||
+      !copy_parameters (self, adapter, error))
+    return FALSE;
+  self->step = step;
+  self->c.seed = seed;
+  position = flux_safetensors_get_metadata (file, "position");
+  flux_trainer_set_position (self, position);
+  return TRUE;
+}
