@@ -1,0 +1,95 @@
+/* flux/transformer/condition.c: timestep, guidance and pooled text to modulation vectors.
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * diffusers embeddings.py:27-78, 1604-1625 and normalization.py. All samples of a step go
+ * through each modulation layer together, so that its weight is read once. */
+#include "flux/transformer/transformer-private.h"
+
+#include <math.h>
+#include <string.h>
+
+/* Cosines, then sines, of 1000 value * 10000^(-i / 128), in fp32 as the reference has it.
+ */
+static void
+sinusoid (float value, float *out)
+{
+  const int half = FLUX_TIME_FEATURES / 2;
+  const float scaled = value * 1000.0f;
+
+  for (int i = 0; i < half; i++) {
+    float exponent = (float)-log (10000.0) * (float)i / (float)half;
+    float angle = scaled * expf (exponent);
+
+    out[i] = cosf (angle);
+    out[half + i] = sinf (angle);
+  }
+}
+
+/* temb (+)= second (silu (first (x))). */
+static int
+embed (FluxRun *r, const FluxMlp *m, fx_mat x, guint n, gboolean beta)
+{
+  fx_mat hidden = fx_rows (r->hidden, 0, n);
+
+  FX_TRY (fx_gemm (r->b, hidden, x, &m->first, false));
+  FX_TRY (fx_act_fwd (r->b, hidden, hidden, flux_none (), FX_ACT_SILU));
+  return fx_gemm (r->b, fx_rows (r->temb, 0, n), hidden, &m->second, beta);
+}
+
+static int
+embed_inputs (FluxRun *r, const FluxInput *const *inputs, guint n)
+{
+  const int p = r->t->config.pooled_projection_dim;
+  g_autofree float *host = g_new (float, (gsize)n *MAX (FLUX_TIME_FEATURES, p));
+  fx_mat features = fx_rows (r->features, 0, n), pooled = fx_rows (r->pooled, 0, n);
+
+  for (guint i = 0; i < n; i++)
+    sinusoid (inputs[i]->timestep, host + i * FLUX_TIME_FEATURES);
+  FX_TRY (flux_upload_f32 (r, features, host));
+  FX_TRY (embed (r, &r->t->time, features, n, FALSE));
+  if (r->t->config.guidance_embeds) {
+    for (guint i = 0; i < n; i++)
+      sinusoid (inputs[i]->guidance, host + i * FLUX_TIME_FEATURES);
+    FX_TRY (flux_upload_f32 (r, features, host));
+    FX_TRY (embed (r, &r->t->guidance, features, n, TRUE));
+  }
+  for (guint i = 0; i < n; i++)
+    memcpy (host + (gsize)i * p, inputs[i]->pooled, p * sizeof (float));
+  FX_TRY (flux_upload_f32 (r, pooled, host));
+  return embed (r, &r->t->text, pooled, n, TRUE);
+}
+
+/* Columns [at, at + w->n) of mods. slot: G_MAXUINT where no adapter can sit. */
+static int
+modulate (FluxRun *r, guint n, const fx_weight *w, gint64 at, guint slot)
+{
+  fx_mat out = fx_cols (fx_rows (r->mod, 0, n), 0, w->n), temb = fx_rows (r->temb, 0, n);
+
+  if (slot == G_MAXUINT)
+    FX_TRY (fx_gemm (r->b, out, temb, w, false));
+  else
+    FX_TRY (flux_linear (r, out, temb, w, slot));
+  return fx_copy (r->b, fx_cols (fx_rows (r->mods, 0, n), at, w->n), out);
+}
+
+int
+flux_condition (FluxRun *r, const FluxInput *const *inputs, guint n)
+{
+  FluxTransformer *t = r->t;
+  const FluxConfig *c = &t->config;
+  fx_mat temb = fx_rows (r->temb, 0, n);
+
+  FX_TRY (embed_inputs (r, inputs, n));
+  /* Every modulation layer begins with the same SiLU. */
+  FX_TRY (fx_act_fwd (r->b, temb, temb, flux_none (), FX_ACT_SILU));
+  for (int i = 0; i < c->num_layers; i++) {
+    FX_TRY (modulate (r, n, &t->doubles[i].mod[FLUX_IMAGE],
+        flux_mods_double (c, i, FLUX_IMAGE), flux_slot_double (i, FLUX_D_MOD)));
+    FX_TRY (modulate (r, n, &t->doubles[i].mod[FLUX_TEXT],
+        flux_mods_double (c, i, FLUX_TEXT), flux_slot_double (i, FLUX_D_MOD_CONTEXT)));
+  }
+  for (int i = 0; i < c->num_single_layers; i++)
+    FX_TRY (modulate (r, n, &t->singles[i].mod, flux_mods_single (c, i),
+        flux_slot_single (c, i, FLUX_S_MOD)));
+  return modulate (r, n, &t->norm_out, flux_mods_final (c), G_MAXUINT);
+}

@@ -1,0 +1,305 @@
+/* flux/transformer/run.c: forward, and forward with backward.
+ * SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "flux/error.h"
+#include "flux/transformer/run-layout.h"
+
+/* ---- life ---- */
+
+static void
+find_trained (FluxRun *r)
+{
+  const FluxConfig *c = &r->t->config;
+
+  r->first_trained = r->n_blocks;
+  r->max_rank = 0;
+  for (guint l = 0; l < r->n_loras; l++) {
+    r->max_rank = MAX (r->max_rank, flux_lora_get_rank (r->loras[l]));
+    for (guint s = 0; s < flux_slot_count (c); s++) {
+      const fx_lora *m = flux_lora_module (r->loras[l], s);
+      int doubles = c->num_layers * FLUX_DOUBLE_SLOTS;
+      int block = (int)s < doubles
+                      ? (int)s / FLUX_DOUBLE_SLOTS
+                      : c->num_layers + ((int)s - doubles) / FLUX_SINGLE_SLOTS;
+
+      if (m != NULL && m->da != NULL)
+        r->first_trained = MIN (r->first_trained, block);
+    }
+  }
+}
+
+static gboolean
+reserve (FluxRun *r, GError **error)
+{
+  int status = flux_run_lay_out (r);
+
+  if (status == FX_OK) {
+    fx_arena_rewind (&r->arena, 0);
+    status = fx_arena_reserve (&r->arena, r->arena.high);
+  }
+  if (status == FX_OK)
+    status = flux_run_lay_out (r);
+  if (status != FX_OK)
+    flux_error_from_fx (error, status, "Cannot reserve the working memory");
+  return status == FX_OK;
+}
+
+FluxRun *
+flux_run_new (FluxTransformer *t, FluxRunMode mode, int max_text_tokens,
+    int max_image_tokens, int max_samples, FluxLora *const *loras, guint n_loras,
+    GError **error)
+{
+  FluxRun *r;
+
+  if (max_text_tokens < 1 || max_image_tokens < 1 || max_samples < 1) {
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
+        "A run needs at least one text token, one image token and one sample.");
+    return NULL;
+  }
+  r = g_new0 (FluxRun, 1);
+  r->t = flux_transformer_ref (t);
+  r->b = t->backend;
+  r->mode = mode;
+  r->max_text = max_text_tokens;
+  r->max_image = max_image_tokens;
+  r->max_samples = max_samples;
+  r->n_blocks = t->config.num_layers + t->config.num_single_layers;
+  r->loras = g_new (FluxLora *, MAX (n_loras, 1));
+  for (guint i = 0; i < n_loras; i++)
+    r->loras[i] = loras[i];
+  r->n_loras = n_loras;
+  find_trained (r);
+  r->keep_expanded = mode != FLUX_RUN_FORWARD;
+  r->names = g_array_new (FALSE, FALSE, sizeof (FluxNamed));
+  r->lanes = g_new0 (FluxLane, max_samples);
+  for (int i = 0; i < max_samples; i++) {
+    r->lanes[i].x = g_new0 (fx_mat, r->n_blocks + 1);
+    r->lanes[i].acts = g_new0 (FluxActs, MAX (r->n_blocks, 1));
+  }
+  fx_arena_init (&r->arena, r->b, "run");
+  if (!reserve (r, error))
+    g_clear_pointer (&r, flux_run_free);
+  return r;
+}
+
+void
+flux_run_free (FluxRun *self)
+{
+  if (self == NULL)
+    return;
+  fx_arena_clear (&self->arena);
+  for (int i = 0; i < self->max_samples; i++) {
+    g_free (self->lanes[i].x);
+    g_free (self->lanes[i].acts);
+  }
+  g_free (self->lanes);
+  g_free (self->loras);
+  g_free (self->staging);
+  g_array_unref (self->names);
+  flux_transformer_unref (self->t);
+  g_free (self);
+}
+
+gsize
+flux_run_get_bytes (FluxRun *self)
+{
+  return self->arena.size;
+}
+
+char *
+flux_run_describe (FluxRun *self)
+{
+  GString *text = g_string_new (NULL);
+
+  for (guint i = 0; i < self->names->len; i++) {
+    const FluxNamed *n = &g_array_index (self->names, FluxNamed, i);
+
+    g_string_append_printf (text, "%-34s %10.2f\n", n->name, n->bytes / 1048576.0);
+  }
+  return g_string_free (text, FALSE);
+}
+
+/* ---- one pass ---- */
+
+static gboolean
+check_input (FluxRun *r, const FluxInput *in, GError **error)
+{
+  gint64 image = (gint64)in->grid_height * in->grid_width;
+
+  if (in->text_tokens >= 1 && in->text_tokens <= r->max_text && in->grid_height >= 1 &&
+      in->grid_width >= 1 && image <= r->max_image)
+    return TRUE;
+  g_set_error (error, FLUX_ERROR, FLUX_ERROR_MISMATCH,
+      "A sample of %d text tokens and %d x %d image tokens does not fit a run made for "
+      "%d "
+      "and %d.",
+      in->text_tokens, in->grid_height, in->grid_width, r->max_text, r->max_image);
+  return FALSE;
+}
+
+static int
+start_lane (FluxRun *r, guint index, const FluxInput *in)
+{
+  FluxLane *lane = &r->lanes[index];
+  const int text = in->text_tokens, image = in->grid_height * in->grid_width;
+
+  if (lane->text_tokens != text)
+    lane->grid_height = 0; /* the rotary table moves with the text's length */
+  lane->text_tokens = text;
+  lane->image_tokens = image;
+  lane->tokens = text + image;
+  lane->mods = fx_rows (r->mods, index, 1);
+  for (int i = 0; i <= r->n_blocks; i++)
+    lane->x[i].rows = lane->tokens;
+  lane->dx.rows = lane->tokens;
+  FX_TRY (flux_rope_update (r, lane, in->grid_height, in->grid_width));
+  return flux_embed_tokens (r, lane, in);
+}
+
+/* Lanes [first, end) through block i. */
+static int
+block_forward (FluxRun *r, int i, guint first, guint end)
+{
+  const FluxConfig *c = &r->t->config;
+  FluxDouble d;
+  FluxSingle s;
+
+  if (i < c->num_layers)
+    FX_TRY (flux_expand_double (r, i, &d));
+  else
+    FX_TRY (flux_expand_single (r, i - c->num_layers, &s));
+  for (guint l = first; l < end; l++) {
+    FluxLane *lane = &r->lanes[l];
+
+    if (i < c->num_layers)
+      FX_TRY (flux_double_forward (
+          r, lane, &d, i, &lane->acts[i], lane->x[i], lane->x[i + 1], FALSE));
+    else
+      FX_TRY (flux_single_forward (r, lane, &s, i - c->num_layers, &lane->acts[i],
+          lane->x[i], lane->x[i + 1], FALSE));
+  }
+  return FX_OK;
+}
+
+static int
+block_backward (FluxRun *r, int i, guint first, guint end)
+{
+  const FluxConfig *c = &r->t->config;
+  const gboolean again = r->mode == FLUX_RUN_RECOMPUTE, want_dx = i > r->first_trained;
+  FluxDouble d;
+  FluxSingle s;
+
+  if (i < c->num_layers)
+    FX_TRY (flux_expand_double (r, i, &d));
+  else
+    FX_TRY (flux_expand_single (r, i - c->num_layers, &s));
+  for (guint l = first; l < end; l++) {
+    FluxLane *lane = &r->lanes[l];
+    FluxActs *a = &lane->acts[i];
+    fx_mat x = lane->x[i];
+
+    if (i < c->num_layers) {
+      if (again)
+        FX_TRY (flux_double_forward (r, lane, &d, i, a, x, x, TRUE));
+      FX_TRY (flux_double_backward (r, lane, &d, i, a, x, again, want_dx));
+    } else {
+      if (again)
+        FX_TRY (flux_single_forward (r, lane, &s, i - c->num_layers, a, x, x, TRUE));
+      FX_TRY (
+          flux_single_backward (r, lane, &s, i - c->num_layers, a, x, again, want_dx));
+    }
+  }
+  return FX_OK;
+}
+
+static int
+forward (FluxRun *r, const FluxInput *in, float *out)
+{
+  FluxLane *lane = &r->lanes[0];
+  fx_mat pred, wide;
+
+  FX_TRY (flux_condition (r, &in, 1));
+  FX_TRY (start_lane (r, 0, in));
+  for (int i = 0; i < r->n_blocks; i++)
+    FX_TRY (block_forward (r, i, 0, 1));
+  FX_TRY (flux_final_forward (r, lane));
+  pred = fx_rows (lane->pred, 0, lane->image_tokens);
+  if (pred.dtype != FX_F32) {
+    /* cat is free after the last block, and large enough. */
+    wide = fx_mat_new (r->cat.p, pred.rows, pred.cols, FX_F32);
+    FX_TRY (fx_copy (r->b, wide, pred));
+    pred = wide;
+  }
+  return fx_download (r->b, out, pred.p, (gsize)(pred.rows * pred.cols) * sizeof (float));
+}
+
+gboolean
+flux_run_forward (FluxRun *self, const FluxInput *in, float *out, GError **error)
+{
+  int status;
+
+  if (!check_input (self, in, error))
+    return FALSE;
+  status = forward (self, in, out);
+  if (status != FX_OK)
+    flux_error_from_fx (error, status, "The transformer's forward pass failed");
+  return status == FX_OK;
+}
+
+/* Lanes [first, end) there and back. */
+static int
+there_and_back (
+    FluxRun *r, const FluxMicro *micros, guint first, guint end, float grad_scale)
+{
+  for (guint l = first; l < end; l++)
+    FX_TRY (start_lane (r, l, &micros[l].in));
+  for (int i = 0; i < r->n_blocks; i++)
+    FX_TRY (block_forward (r, i, first, end));
+  for (guint l = first; l < end; l++) {
+    FX_TRY (flux_final_forward (r, &r->lanes[l]));
+    FX_TRY (flux_final_backward (
+        r, &r->lanes[l], l, micros[l].target, micros[l].weight, grad_scale));
+  }
+  for (int i = r->n_blocks - 1; i >= r->first_trained; i--)
+    FX_TRY (block_backward (r, i, first, end));
+  return FX_OK;
+}
+
+static int
+gradients (FluxRun *r, const FluxMicro *micros, guint n, float grad_scale,
+    gboolean layer_major, double *losses)
+{
+  g_autofree const FluxInput **inputs = g_new (const FluxInput *, n);
+
+  for (guint i = 0; i < n; i++)
+    inputs[i] = &micros[i].in;
+  FX_TRY (flux_condition (r, inputs, n));
+  if (layer_major) {
+    FX_TRY (there_and_back (r, micros, 0, n, grad_scale));
+  } else {
+    for (guint i = 0; i < n; i++)
+      FX_TRY (there_and_back (r, micros, i, i + 1, grad_scale));
+  }
+  return fx_download (r->b, losses, r->losses, n * sizeof (double));
+}
+
+gboolean
+flux_run_gradients (FluxRun *self, const FluxMicro *micros, guint n, float grad_scale,
+    gboolean layer_major, double *losses, GError **error)
+{
+  int status;
+
+  if (self->mode == FLUX_RUN_FORWARD || n < 1 || n > (guint)self->max_samples) {
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
+        "This run takes 1 to %d samples with gradients, not %u.",
+        self->mode == FLUX_RUN_FORWARD ? 0 : self->max_samples, n);
+    return FALSE;
+  }
+  for (guint i = 0; i < n; i++) {
+    if (!check_input (self, &micros[i].in, error))
+      return FALSE;
+  }
+  status = gradients (self, micros, n, grad_scale, layer_major, losses);
+  if (status != FX_OK)
+    flux_error_from_fx (error, status, "The training step failed");
+  return status == FX_OK;
+}

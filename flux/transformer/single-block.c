@@ -1,0 +1,101 @@
+/* flux/transformer/single-block.c: the block with one stream.
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * diffusers transformer_flux.py:383-412:
+ *   n = adaLN (x);  x' = x + gate * out ([attention (qkv (n)) | gelu (mlp (n))])
+ * Attention and GELU write straight into the two parts of out's input. */
+#include "flux/transformer/attend.h"
+
+enum { SHIFT, SCALE, GATE };
+
+static const float *
+mods (FluxRun *r, FluxLane *lane, int index, int which)
+{
+  const FluxConfig *c = &r->t->config;
+
+  return (const float *)lane->mods.p + flux_mods_single (c, index) +
+         (gsize)which * flux_config_dim (c);
+}
+
+static int
+normed_input (FluxRun *r, FluxLane *lane, int index, fx_mat x)
+{
+  return fx_adaln (r->b, fx_rows (r->n, 0, lane->tokens), r->stats, x,
+      mods (r, lane, index, SHIFT), mods (r, lane, index, SCALE), FLUX_NORM_EPS);
+}
+
+int
+flux_single_forward (FluxRun *r, FluxLane *lane, const FluxSingle *b, int index,
+    FluxActs *a, fx_mat x, fx_mat x_out, gboolean rebuild)
+{
+  const FluxConfig *c = &r->t->config;
+  const gint64 dim = x.cols;
+  fx_mat n = fx_rows (r->n, 0, lane->tokens), qk = fx_rows (r->qk, 0, lane->tokens);
+  fx_mat qkv = fx_rows (a->qkv, 0, lane->tokens), u = fx_rows (a->u, 0, lane->tokens);
+  fx_mat cat = fx_rows (r->cat, 0, lane->tokens), y = fx_rows (r->y, 0, lane->tokens);
+  fx_mat o = fx_cols (cat, 0, dim);
+  guint out = flux_slot_single (c, index, FLUX_S_OUT);
+
+  FX_TRY (normed_input (r, lane, index, x));
+  FX_TRY (flux_linear_qkv (r, qkv, n, &b->qkv, flux_slot_single (c, index, FLUX_S_Q)));
+  FX_TRY (flux_norm_rope (r, lane, qk, qkv, 0, b->norm_q, b->norm_k));
+  FX_TRY (flux_attend (r, o, a->lse, qk, qkv));
+  if (a->o.p != r->cat.p)
+    FX_TRY (fx_copy (r->b, fx_rows (a->o, 0, lane->tokens), o));
+  FX_TRY (flux_linear (r, u, n, &b->mlp, flux_slot_single (c, index, FLUX_S_MLP)));
+  if (!rebuild || flux_has_lora (r, out))
+    FX_TRY (fx_act_fwd (
+        r->b, fx_cols (cat, dim, 4 * dim), u, flux_none (), FX_ACT_GELU_TANH));
+  if (rebuild)
+    return FX_OK;
+  FX_TRY (flux_linear (r, y, cat, &b->out, out));
+  return fx_gate_residual (r->b, x_out, x, y, mods (r, lane, index, GATE));
+}
+
+static int
+restore (
+    FluxRun *r, FluxLane *lane, const FluxSingle *b, int index, FluxActs *a, fx_mat x)
+{
+  const gint64 dim = x.cols;
+  fx_mat cat = fx_rows (r->cat, 0, lane->tokens);
+
+  FX_TRY (normed_input (r, lane, index, x));
+  FX_TRY (flux_norm_rope (r, lane, fx_rows (r->qk, 0, lane->tokens),
+      fx_rows (a->qkv, 0, lane->tokens), 0, b->norm_q, b->norm_k));
+  if (!flux_has_lora (r, flux_slot_single (&r->t->config, index, FLUX_S_OUT)))
+    return FX_OK;
+  FX_TRY (fx_copy (r->b, fx_cols (cat, 0, dim), fx_rows (a->o, 0, lane->tokens)));
+  return fx_act_fwd (r->b, fx_cols (cat, dim, 4 * dim), fx_rows (a->u, 0, lane->tokens),
+      flux_none (), FX_ACT_GELU_TANH);
+}
+
+int
+flux_single_backward (FluxRun *r, FluxLane *lane, const FluxSingle *b, int index,
+    FluxActs *a, fx_mat x, gboolean fresh, gboolean want_dx)
+{
+  const FluxConfig *c = &r->t->config;
+  const gint64 dim = x.cols;
+  fx_mat n = fx_rows (r->n, 0, lane->tokens), dy = fx_rows (r->dy, 0, lane->tokens);
+  fx_mat dcat = fx_rows (r->dcat, 0, lane->tokens), du = fx_cols (dcat, dim, 4 * dim);
+  fx_mat dqk = fx_rows (r->dqk, 0, lane->tokens),
+         dqkv = fx_rows (r->dqkv, 0, lane->tokens);
+  fx_mat qkv = fx_rows (a->qkv, 0, lane->tokens);
+  fx_mat dn = want_dx ? fx_rows (r->dn, 0, lane->tokens) : flux_none ();
+
+  if (!fresh)
+    FX_TRY (restore (r, lane, b, index, a, x));
+  FX_TRY (fx_gate_bwd (r->b, dy, lane->dx, mods (r, lane, index, GATE)));
+  FX_TRY (flux_linear_bwd (r, dcat, dy, fx_rows (r->cat, 0, lane->tokens), &b->out,
+      flux_slot_single (c, index, FLUX_S_OUT), FALSE));
+  FX_TRY (fx_act_bwd (r->b, du, du, fx_rows (a->u, 0, lane->tokens), FX_ACT_GELU_TANH));
+  FX_TRY (flux_attend_bwd (r, dqk, dqkv, fx_cols (dcat, 0, dim),
+      fx_rows (a->o, 0, lane->tokens), a->lse, fx_rows (r->qk, 0, lane->tokens), qkv));
+  FX_TRY (flux_norm_rope_bwd (r, lane, dqkv, dqk, qkv, 0, b->norm_q, b->norm_k));
+  FX_TRY (flux_linear_qkv_bwd (
+      r, dn, dqkv, n, &b->qkv, flux_slot_single (c, index, FLUX_S_Q)));
+  FX_TRY (flux_linear_bwd (
+      r, dn, du, n, &b->mlp, flux_slot_single (c, index, FLUX_S_MLP), TRUE));
+  if (!want_dx)
+    return FX_OK;
+  return fx_adaln_bwd (r->b, lane->dx, dn, x, r->stats, mods (r, lane, index, SCALE));
+}

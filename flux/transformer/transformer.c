@@ -1,0 +1,210 @@
+/* flux/transformer/transformer.c: the frozen base: loading and life.
+ * SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "flux/error.h"
+#include "flux/transformer/transformer-private.h"
+
+/* base + "." + name. */
+static gboolean
+linear (FluxLoader *l, const char *base, const char *name, gint64 n, gint64 k,
+    fx_weight *w, GError **error)
+{
+  g_autofree char *prefix = g_strconcat (base, name, NULL);
+
+  return flux_load_linear (l, prefix, n, k, TRUE, w, error);
+}
+
+static gboolean
+qkv (FluxLoader *l, const char *base, const char *const names[3], gint64 dim,
+    fx_weight *w, GError **error)
+{
+  g_autofree char *q = g_strconcat (base, names[0], NULL);
+  g_autofree char *k = g_strconcat (base, names[1], NULL);
+  g_autofree char *v = g_strconcat (base, names[2], NULL);
+  const char *prefixes[3] = {q, k, v};
+  const gint64 rows[3] = {dim, dim, dim};
+
+  return flux_load_linear_rows (l, prefixes, rows, 3, dim, TRUE, w, error);
+}
+
+static gboolean
+vector (FluxLoader *l, const char *base, const char *name, gint64 n, const float **v,
+    GError **error)
+{
+  g_autofree char *full = g_strconcat (base, name, NULL);
+
+  return flux_load_vector (l, full, n, v, error);
+}
+
+static gboolean
+mlp (FluxLoader *l, const char *name, gint64 k, gint64 dim, FluxMlp *m, GError **error)
+{
+  g_autofree char *base = g_strdup_printf ("time_text_embed.%s.", name);
+
+  return linear (l, base, "linear_1", dim, k, &m->first, error) &&
+         linear (l, base, "linear_2", dim, dim, &m->second, error);
+}
+
+static gboolean
+load_stream (FluxLoader *l, const char *base, const FluxConfig *c, FluxDouble *d, int s,
+    GError **error)
+{
+  static const struct {
+    const char *mod, *qkv[3], *out, *fc1, *fc2, *norm_q, *norm_k;
+  } names[FLUX_N_STREAMS] = {
+      {"norm1_context.linear", {"attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"},
+          "attn.to_add_out", "ff_context.net.0.proj", "ff_context.net.2",
+          "attn.norm_added_q.weight", "attn.norm_added_k.weight"},
+      {"norm1.linear", {"attn.to_q", "attn.to_k", "attn.to_v"}, "attn.to_out.0",
+          "ff.net.0.proj", "ff.net.2", "attn.norm_q.weight", "attn.norm_k.weight"},
+  };
+  const gint64 dim = flux_config_dim (c), head = c->attention_head_dim;
+
+  return linear (l, base, names[s].mod, 6 * dim, dim, &d->mod[s], error) &&
+         qkv (l, base, names[s].qkv, dim, &d->qkv[s], error) &&
+         linear (l, base, names[s].out, dim, dim, &d->out[s], error) &&
+         linear (l, base, names[s].fc1, 4 * dim, dim, &d->fc1[s], error) &&
+         linear (l, base, names[s].fc2, dim, 4 * dim, &d->fc2[s], error) &&
+         vector (l, base, names[s].norm_q, head, &d->norm_q[s], error) &&
+         vector (l, base, names[s].norm_k, head, &d->norm_k[s], error);
+}
+
+static gboolean
+load_double (FluxLoader *l, const FluxConfig *c, int i, FluxDouble *d, GError **error)
+{
+  g_autofree char *base = g_strdup_printf ("transformer_blocks.%d.", i);
+
+  return load_stream (l, base, c, d, FLUX_TEXT, error) &&
+         load_stream (l, base, c, d, FLUX_IMAGE, error);
+}
+
+static gboolean
+load_single (FluxLoader *l, const FluxConfig *c, int i, FluxSingle *s, GError **error)
+{
+  static const char *const names[3] = {"attn.to_q", "attn.to_k", "attn.to_v"};
+  g_autofree char *base = g_strdup_printf ("single_transformer_blocks.%d.", i);
+  const gint64 dim = flux_config_dim (c), head = c->attention_head_dim;
+
+  return linear (l, base, "norm.linear", 3 * dim, dim, &s->mod, error) &&
+         qkv (l, base, names, dim, &s->qkv, error) &&
+         linear (l, base, "proj_mlp", 4 * dim, dim, &s->mlp, error) &&
+         linear (l, base, "proj_out", dim, 5 * dim, &s->out, error) &&
+         vector (l, base, "attn.norm_q.weight", head, &s->norm_q, error) &&
+         vector (l, base, "attn.norm_k.weight", head, &s->norm_k, error);
+}
+
+static gboolean
+load_all (FluxLoader *l, gpointer model, GError **error)
+{
+  FluxTransformer *t = model;
+  const FluxConfig *c = &t->config;
+  const gint64 dim = flux_config_dim (c);
+
+  if (!linear (l, "", "x_embedder", dim, c->in_channels, &t->x_embedder, error) ||
+      !linear (l, "", "context_embedder", dim, c->joint_attention_dim,
+          &t->context_embedder, error) ||
+      !mlp (l, "timestep_embedder", FLUX_TIME_FEATURES, dim, &t->time, error) ||
+      !mlp (l, "text_embedder", c->pooled_projection_dim, dim, &t->text, error))
+    return FALSE;
+  if (c->guidance_embeds &&
+      !mlp (l, "guidance_embedder", FLUX_TIME_FEATURES, dim, &t->guidance, error))
+    return FALSE;
+  for (int i = 0; i < c->num_layers; i++) {
+    if (!load_double (l, c, i, &t->doubles[i], error))
+      return FALSE;
+  }
+  for (int i = 0; i < c->num_single_layers; i++) {
+    if (!load_single (l, c, i, &t->singles[i], error))
+      return FALSE;
+  }
+  return linear (l, "", "norm_out.linear", 2 * dim, dim, &t->norm_out, error) &&
+         linear (l, "", "proj_out", c->out_channels, dim, &t->proj_out, error);
+}
+
+static FluxTransformer *
+transformer_new (const FluxConfig *c, fx_backend *b)
+{
+  FluxTransformer *t = g_new0 (FluxTransformer, 1);
+
+  g_atomic_ref_count_init (&t->ref_count);
+  t->config = *c;
+  t->backend = b;
+  t->doubles = g_new0 (FluxDouble, MAX (c->num_layers, 1));
+  t->singles = g_new0 (FluxSingle, MAX (c->num_single_layers, 1));
+  fx_arena_init (&t->arena, b, "transformer weights");
+  return t;
+}
+
+static FluxTransformer *
+load_from (FluxTransformer *t, FluxLoader *l, GError **error)
+{
+  l->backend = t->backend;
+  l->arena = &t->arena;
+  l->compute = t->backend->compute;
+  l->what = "transformer";
+  if (!flux_loader_run (l, load_all, t, error))
+    g_clear_pointer (&t, flux_transformer_unref);
+  return t;
+}
+
+FluxTransformer *
+flux_transformer_load (const char *dir, fx_backend *b, fx_qtype qtype,
+    FluxProgressFunc progress, gpointer data, GError **error)
+{
+  g_autofree char *sub = g_build_filename (dir, "transformer", NULL);
+  g_autoptr (FluxSafetensors) file = NULL;
+  FluxConfig config;
+  FluxLoader l = {.qtype = qtype, .progress = progress, .progress_data = data};
+
+  if (!flux_config_read (dir, &config, error))
+    return NULL;
+  file = flux_safetensors_open (g_file_test (sub, G_FILE_TEST_IS_DIR) ? sub : dir, error);
+  if (file == NULL)
+    return NULL;
+  l.file = file;
+  return load_from (transformer_new (&config, b), &l, error);
+}
+
+FluxTransformer *
+flux_transformer_new_planned (
+    const FluxConfig *c, fx_backend *b, fx_qtype qtype, GError **error)
+{
+  FluxLoader l = {.qtype = qtype};
+
+  return load_from (transformer_new (c, b), &l, error);
+}
+
+FluxTransformer *
+flux_transformer_ref (FluxTransformer *self)
+{
+  g_atomic_ref_count_inc (&self->ref_count);
+  return self;
+}
+
+void
+flux_transformer_unref (FluxTransformer *self)
+{
+  if (self == NULL || !g_atomic_ref_count_dec (&self->ref_count))
+    return;
+  fx_arena_clear (&self->arena);
+  g_free (self->doubles);
+  g_free (self->singles);
+  g_free (self);
+}
+
+const FluxConfig *
+flux_transformer_get_config (FluxTransformer *self)
+{
+  return &self->config;
+}
+
+fx_backend *
+flux_transformer_get_backend (FluxTransformer *self)
+{
+  return self->backend;
+}
+
+gsize
+flux_transformer_get_bytes (FluxTransformer *self)
+{
+  return self->arena.size;
+}
