@@ -248,3 +248,30 @@ flux_config_json_ints (FluxConfigJson *self, const char *key, gint64 min, gint64
   *n = length;
   return TRUE;
 }
+
+FluxConfigJson *
+flux_config_json_child (FluxConfigJson *self, const char *key, GError **error)
+{
+  JsonNode *node = require (self, key, JSON_NODE_OBJECT, "an object", error);
+  FluxConfigJson *child;
+
+  if (node == NULL)
+    return NULL;
+  child = g_new0 (FluxConfigJson, 1);
+  child->parser = g_object_ref (self->parser);
+  child->object = json_node_get_object (node);
+  child->where = g_strdup_printf ("\"%s\" in %s", key, self->where);
+  return child;
+}
+
+char **
+flux_config_json_names (FluxConfigJson *self)
+{
+  GPtrArray *names = g_ptr_array_new ();
+  g_autoptr (GList) members = json_object_get_members (self->object);
+
+  for (GList *m = members; m != NULL; m = m->next)
+    g_ptr_array_add (names, g_strdup (m->data));
+  g_ptr_array_add (names, NULL);
+  return (char **)g_ptr_array_free (names, FALSE);
+}

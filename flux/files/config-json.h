@@ -32,5 +32,10 @@ flux_config_json_string (FluxConfigJson *self, const char *key, GError **error);
 /* *n: the room in values, then how many there were (at least one). */
 gboolean flux_config_json_ints (FluxConfigJson *self, const char *key, gint64 min,
     gint64 max, gint64 *values, guint *n, GError **error);
+/* The object under a key, to be freed before or after self. */
+FluxConfigJson *
+flux_config_json_child (FluxConfigJson *self, const char *key, GError **error);
+/* Names of the members in their order, NULL-terminated; g_strfreev() it. */
+char **flux_config_json_names (FluxConfigJson *self);
 
 G_END_DECLS

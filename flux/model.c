@@ -1,0 +1,237 @@
+/* flux/model.c: the shared, frozen base. SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "flux/model.h"
+
+#include <string.h>
+
+#include "flux/error.h"
+
+struct _FluxModel {
+  gint ref_count; /* under registry_lock, so that the last unref and a lookup cannot cross
+                   */
+  char *key;
+  char *fingerprint;
+  fx_backend *backend;
+  FluxTransformer *transformer;
+  GMutex mutex;
+  GCond turn;
+  guint64 next_ticket, serving;
+};
+
+/* The project's only global: what is loaded in this process. A key whose value is NULL is
+ * being loaded by another thread. */
+static GMutex registry_lock;
+static GCond registry_changed;
+static GHashTable *registry;
+
+gboolean
+flux_device_parse (const char *text, int *device, GError **error)
+{
+  guint64 ordinal;
+
+  if (text == NULL || strcmp (text, "auto") == 0)
+    *device = FLUX_DEVICE_AUTO;
+  else if (strcmp (text, "cpu") == 0)
+    *device = FLUX_DEVICE_CPU;
+  else if (strcmp (text, "cuda") == 0)
+    *device = 0;
+  else if (g_str_has_prefix (text, "cuda:") &&
+           g_ascii_string_to_unsigned (text + 5, 10, 0, 1023, &ordinal, NULL))
+    *device = (int)ordinal;
+  else {
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
+        "There is no device '%s'; use auto, cpu, cuda or cuda:N.", text);
+    return FALSE;
+  }
+  return TRUE;
+}
+
+fx_backend *
+flux_backend_new (int device, fx_dtype compute, GError **error)
+{
+  fx_backend *b = NULL;
+
+  if (device == FLUX_DEVICE_AUTO)
+    b = fx_cuda_new (NULL, 0, compute);
+  else if (device >= 0) {
+    b = fx_cuda_new (NULL, device, compute);
+    if (b == NULL)
+      g_set_error (error, FLUX_ERROR, FLUX_ERROR_NOT_FOUND,
+          "No usable CUDA device %d: %s. Use device=cpu, or device=auto to fall back to "
+          "it.",
+          device, fx_error_message ());
+    return b;
+  }
+  if (b != NULL)
+    return b;
+  if (device == FLUX_DEVICE_CPU && compute != FX_N_DTYPES && compute != FX_F32) {
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
+        "The CPU computes in float32 only; leave the compute dtype at auto.");
+    return NULL;
+  }
+  b = fx_cpu_new (0);
+  if (b == NULL)
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_NO_SPACE,
+        "The CPU backend does not start: %s.", fx_error_message ());
+  return b;
+}
+
+/* The identity of the weights, not of the path: two links to one folder share a model. */
+static char *
+fingerprint_of (const char *path, GError **error)
+{
+  g_autofree char *sub = g_build_filename (path, "transformer", NULL);
+  g_autoptr (FluxSafetensors) file =
+      flux_safetensors_open (g_file_test (sub, G_FILE_TEST_IS_DIR) ? sub : path, error);
+
+  return file != NULL ? flux_safetensors_fingerprint (file) : NULL;
+}
+
+static void
+model_free (FluxModel *self)
+{
+  flux_transformer_unref (self->transformer);
+  if (self->backend != NULL)
+    fx_backend_free (self->backend);
+  g_mutex_clear (&self->mutex);
+  g_cond_clear (&self->turn);
+  g_free (self->fingerprint);
+  g_free (self->key);
+  g_free (self);
+}
+
+static FluxModel *
+load (const FluxModelKey *key, const char *name, const char *fingerprint,
+    FluxProgressFunc progress, gpointer data, GError **error)
+{
+  FluxModel *self = g_new0 (FluxModel, 1);
+
+  self->ref_count = 1;
+  self->key = g_strdup (name);
+  self->fingerprint = g_strdup (fingerprint);
+  g_mutex_init (&self->mutex);
+  g_cond_init (&self->turn);
+  self->backend = flux_backend_new (key->device, key->compute, error);
+  if (self->backend != NULL)
+    self->transformer = flux_transformer_load (
+        key->path, self->backend, key->qtype, progress, data, error);
+  if (self->transformer == NULL)
+    g_clear_pointer (&self, model_free);
+  return self;
+}
+
+/* Waits while another thread loads it; FALSE: this thread has announced that it does. */
+static gboolean
+find_or_announce (const char *name, FluxModel **model)
+{
+  gpointer value;
+  gboolean found;
+
+  g_mutex_lock (&registry_lock);
+  if (registry == NULL)
+    registry = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL);
+  while ((found = g_hash_table_lookup_extended (registry, name, NULL, &value)) &&
+         value == NULL)
+    g_cond_wait (&registry_changed, &registry_lock);
+  if (found) {
+    *model = value;
+    (*model)->ref_count++;
+  } else {
+    g_hash_table_insert (registry, g_strdup (name), NULL);
+  }
+  g_mutex_unlock (&registry_lock);
+  return found;
+}
+
+static void
+announce_end (const char *name, FluxModel *model)
+{
+  g_mutex_lock (&registry_lock);
+  if (model != NULL)
+    g_hash_table_insert (registry, g_strdup (name), model);
+  else
+    g_hash_table_remove (registry, name);
+  g_cond_broadcast (&registry_changed);
+  g_mutex_unlock (&registry_lock);
+}
+
+FluxModel *
+flux_model_acquire (
+    const FluxModelKey *key, FluxProgressFunc progress, gpointer data, GError **error)
+{
+  g_autofree char *fingerprint = fingerprint_of (key->path, error), *name = NULL;
+  FluxModel *self = NULL;
+
+  if (fingerprint == NULL)
+    return NULL;
+  name = g_strdup_printf (
+      "%s/%d/%d/%d", fingerprint, (int)key->qtype, (int)key->compute, key->device);
+  if (find_or_announce (name, &self))
+    return self;
+  self = load (key, name, fingerprint, progress, data, error);
+  announce_end (name, self);
+  return self;
+}
+
+FluxModel *
+flux_model_ref (FluxModel *self)
+{
+  g_mutex_lock (&registry_lock);
+  self->ref_count++;
+  g_mutex_unlock (&registry_lock);
+  return self;
+}
+
+void
+flux_model_unref (FluxModel *self)
+{
+  gboolean last;
+
+  if (self == NULL)
+    return;
+  g_mutex_lock (&registry_lock);
+  last = --self->ref_count == 0;
+  if (last)
+    g_hash_table_remove (registry, self->key);
+  g_mutex_unlock (&registry_lock);
+  if (last)
+    model_free (self);
+}
+
+FluxTransformer *
+flux_model_get_transformer (FluxModel *self)
+{
+  return self->transformer;
+}
+
+fx_backend *
+flux_model_get_backend (FluxModel *self)
+{
+  return self->backend;
+}
+
+const char *
+flux_model_get_fingerprint (FluxModel *self)
+{
+  return self->fingerprint;
+}
+
+void
+flux_model_lock (FluxModel *self)
+{
+  guint64 ticket;
+
+  g_mutex_lock (&self->mutex);
+  ticket = self->next_ticket++;
+  while (ticket != self->serving)
+    g_cond_wait (&self->turn, &self->mutex);
+  g_mutex_unlock (&self->mutex);
+}
+
+void
+flux_model_unlock (FluxModel *self)
+{
+  g_mutex_lock (&self->mutex);
+  self->serving++;
+  g_cond_broadcast (&self->turn);
+  g_mutex_unlock (&self->mutex);
+}
