@@ -284,3 +284,20 @@ flux_json_finish (FluxJsonCursor *c)
     return TRUE;
   return flux_json_fail (c, "something follows the end");
 }
+
+void
+flux_json_append_string (GString *json, const char *s)
+{
+  g_string_append_c (json, '"');
+  for (; *s != '\0'; s++) {
+    if (*s == '"' || *s == '\\')
+      g_string_append_c (json, '\\');
+    if (*s == '\n')
+      g_string_append (json, "\\n");
+    else if ((guchar)*s < 0x20)
+      g_string_append_printf (json, "\\u%04x", *s);
+    else
+      g_string_append_c (json, *s);
+  }
+  g_string_append_c (json, '"');
+}

@@ -40,4 +40,7 @@ gboolean flux_json_finish (FluxJsonCursor *c);
 /* Sets the fault unless there is one; always FALSE. */
 gboolean flux_json_fail (FluxJsonCursor *c, const char *fault);
 
+/* Writing: s, which must be UTF-8, in quotes. */
+void flux_json_append_string (GString *json, const char *s);
+
 G_END_DECLS

@@ -36,12 +36,12 @@ gboolean flux_parquet_get_kind (
     FluxParquet *self, guint column, FluxParquetKind *kind, GError **error);
 
 /* One value; row groups and pages are decoded as needed and the latest kept, so reading
- * in row order is cheap. NULL with *error unset for a null value. */
+ * in row order is cheap. NULL (FALSE for a number) with *error unset for a null value. */
 GBytes *
 flux_parquet_read_bytes (FluxParquet *self, guint column, gint64 row, GError **error);
 gboolean flux_parquet_read_number (
     FluxParquet *self, guint column, gint64 row, double *value, GError **error);
-/* A GArray of double, owned by the caller. */
+/* A GArray of double, owned by the caller; null elements are NaN. */
 GArray *
 flux_parquet_read_list (FluxParquet *self, guint column, gint64 row, GError **error);
 

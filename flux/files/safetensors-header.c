@@ -4,13 +4,11 @@
  * The rules are those of the reference reader (huggingface/safetensors,
  * safetensors/src/tensor.rs): header at most 100 MB, data indexed without holes or
  * overlaps to the last byte, names unique. */
-#include <errno.h>
-#include <glib/gstdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "flux/error.h"
 #include "flux/files/json-cursor.h"
+#include "flux/files/map-file.h"
 #include "flux/files/safetensors-private.h"
 
 const fx_dtype flux_safetensors_dtypes[FX_N_DTYPES] = {FX_I64, FX_F64, FX_F32, FX_I32,
@@ -275,12 +273,11 @@ gboolean
 flux_safetensors_parse (FluxSafetensorsFile *self, const char *path, const char *bytes,
     gsize length, GError **error)
 {
-  static const char lfs[] = "version https://git-lfs";
   Parse p = {.path = path, .error = error};
   guint64 header;
   gboolean ok;
 
-  if (length >= sizeof lfs - 1 && memcmp (bytes, lfs, sizeof lfs - 1) == 0)
+  if (flux_is_lfs_pointer (bytes, length))
     return bad (&p, "it is a Git LFS pointer; run 'git lfs pull' to get the file itself");
   if (length < sizeof header)
     return cut_short (error, path, length, sizeof header + 2);
@@ -302,29 +299,6 @@ flux_safetensors_parse (FluxSafetensorsFile *self, const char *path, const char 
   return ok;
 }
 
-GMappedFile *
-flux_safetensors_map (const char *path, GError **error)
-{
-  GMappedFile *mapping;
-  GStatBuf st;
-
-  if (g_stat (path, &st) != 0) {
-    flux_error_from_errno (error, FLUX_ERROR_READ, errno, "Could not read", path);
-    return NULL;
-  }
-  if (!S_ISREG (st.st_mode)) {
-    g_set_error (error, FLUX_ERROR, FLUX_ERROR_READ,
-        "Could not read '%s': it is not a regular file.", path);
-    return NULL;
-  }
-  errno = 0;
-  mapping = g_mapped_file_new (path, FALSE, NULL);
-  if (mapping == NULL)
-    flux_error_from_errno (
-        error, FLUX_ERROR_READ, errno ? errno : EIO, "Could not read", path);
-  return mapping;
-}
-
 static void
 clear_tensor (gpointer t)
 {
@@ -339,7 +313,7 @@ flux_safetensors_file_open (const char *path, GError **error)
   self->tensors = g_array_new (FALSE, FALSE, sizeof (FluxTensor));
   g_array_set_clear_func (self->tensors, clear_tensor);
   self->metadata = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, g_free);
-  self->mapping = flux_safetensors_map (path, error);
+  self->mapping = flux_map_file (path, error);
   if (self->mapping == NULL ||
       !flux_safetensors_parse (self, path, g_mapped_file_get_contents (self->mapping),
           g_mapped_file_get_length (self->mapping), error))

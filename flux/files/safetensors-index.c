@@ -4,6 +4,7 @@
 
 #include "flux/error.h"
 #include "flux/files/json-cursor.h"
+#include "flux/files/map-file.h"
 #include "flux/files/safetensors-private.h"
 
 static gboolean
@@ -53,7 +54,7 @@ gboolean
 flux_safetensors_read_index (
     const char *path, GPtrArray **names, GPtrArray **shards, GError **error)
 {
-  g_autoptr (GMappedFile) mapping = flux_safetensors_map (path, error);
+  g_autoptr (GMappedFile) mapping = flux_map_file (path, error);
   g_autoptr (GHashTable) seen = g_hash_table_new (g_str_hash, g_str_equal);
   g_autoptr (GPtrArray) n = g_ptr_array_new_with_free_func (g_free);
   g_autoptr (GPtrArray) s = g_ptr_array_new_with_free_func (g_free);

@@ -21,9 +21,6 @@ FluxSafetensorsFile *flux_safetensors_file_open (const char *path, GError **erro
 void flux_safetensors_file_free (FluxSafetensorsFile *self);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxSafetensorsFile, flux_safetensors_file_free)
 
-/* Maps a regular file (an error for anything else: a FIFO would block). */
-GMappedFile *flux_safetensors_map (const char *path, GError **error);
-
 /* Parses the header of the file mapped at bytes [length] into self. */
 gboolean flux_safetensors_parse (FluxSafetensorsFile *self, const char *path,
     const char *bytes, gsize length, GError **error);

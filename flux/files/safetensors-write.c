@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "flux/error.h"
+#include "flux/files/json-cursor.h"
 #include "flux/files/safetensors-private.h"
 
 typedef struct {
@@ -55,23 +56,6 @@ fill_entry (Entry *e, const FluxTensorSource *t, const char *path, GError **erro
   return TRUE;
 }
 
-static void
-append_string (GString *json, const char *s)
-{
-  g_string_append_c (json, '"');
-  for (; *s != '\0'; s++) {
-    if (*s == '"' || *s == '\\')
-      g_string_append_c (json, '\\');
-    if (*s == '\n')
-      g_string_append (json, "\\n");
-    else if ((guchar)*s < 0x20)
-      g_string_append_printf (json, "\\u%04x", *s);
-    else
-      g_string_append_c (json, *s);
-  }
-  g_string_append_c (json, '"');
-}
-
 static gboolean
 append_metadata (
     GString *json, const char *const *metadata, const char *path, GError **error)
@@ -87,9 +71,9 @@ append_metadata (
     }
     if (i > 0)
       g_string_append_c (json, ',');
-    append_string (json, metadata[i]);
+    flux_json_append_string (json, metadata[i]);
     g_string_append_c (json, ':');
-    append_string (json, metadata[i + 1]);
+    flux_json_append_string (json, metadata[i + 1]);
   }
   g_string_append_c (json, '}');
   return TRUE;
@@ -100,7 +84,7 @@ append_entry (GString *json, const Entry *e, gsize offset)
 {
   const FluxTensorSource *t = e->source;
 
-  append_string (json, t->name);
+  flux_json_append_string (json, t->name);
   g_string_append_printf (
       json, ":{\"dtype\":\"%s\",\"shape\":[", fx_dtype_name (t->dtype));
   for (guint i = 0; i < t->n_dims; i++)
