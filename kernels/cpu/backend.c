@@ -73,7 +73,8 @@ fx_cpu_new_isa (int threads, const char *isa)
   cpu->threads = threads < 1 ? count_cores () : threads;
   cpu->pool = fx_pool_new (cpu->threads);
   cpu->scratch = calloc ((size_t)cpu->threads, sizeof *cpu->scratch);
-  if (cpu->pool == NULL || cpu->scratch == NULL) {
+  cpu->notes = calloc ((size_t)cpu->threads, sizeof *cpu->notes);
+  if (cpu->pool == NULL || cpu->scratch == NULL || cpu->notes == NULL) {
     fx_cpu_destroy (&cpu->base);
     goto no_memory;
   }

@@ -88,5 +88,6 @@ fx_cpu_destroy (fx_backend *b)
     free (cpu->scratch[i]);
   free (cpu->scratch);
   free (cpu->shared);
+  free (cpu->notes);
   free (cpu);
 }
