@@ -68,6 +68,8 @@ flux_weight_choose (
         "Weights cannot be loaded as fp8; choose nf4, nf4-double, int8 or none.");
     return FALSE;
   }
+  if (self->keep_dtype && is_float && same_dtype)
+    w->dtype = parts[0].dtype;
   if (self->qtype == FX_Q_NONE || !same_dtype || !(is_float || is_4bit || is_int8))
     return TRUE;
   if (is_int8)

@@ -251,18 +251,22 @@ flux_load_table (FluxLoader *self, const char *name, gint64 rows, gint64 cols, f
     GError **error)
 {
   gint64 dims[2] = {rows, cols};
+  fx_dtype dtype = self->compute;
   const FluxTensor *t;
   void *p;
 
   if (!check_size (name, rows, cols, error) ||
-      !find_floats (self, name, dims, 2, &t, error) ||
-      (p = take (self, (gsize)(rows * cols) * fx_dtype_size (self->compute), error)) ==
-          NULL)
+      !find_floats (self, name, dims, 2, &t, error))
     return FALSE;
-  *m = fx_mat_new (p, rows, cols, self->compute);
+  if (self->keep_dtype)
+    dtype = t != NULL ? t->dtype : FX_BF16;
+  p = take (self, (gsize)(rows * cols) * fx_dtype_size (dtype), error);
+  if (p == NULL)
+    return FALSE;
+  *m = fx_mat_new (p, rows, cols, dtype);
   if (t == NULL)
     return TRUE;
-  return (is_measuring (self) || flux_upload_floats (self, p, self->compute, t, error)) &&
+  return (is_measuring (self) || flux_upload_floats (self, p, dtype, t, error)) &&
          count_bytes (self, t->n_bytes, error);
 }
 

@@ -24,6 +24,8 @@ typedef struct {
   fx_qtype qtype;  /* what float weights of linear layers are turned into */
   fx_dtype
       compute; /* element type of weights kept as floats (FX_Q_NONE); F32, BF16 or F16 */
+  gboolean keep_dtype;       /* float weights of linear layers keep the file's type (16
+                              * bits instead of 32 for a CPU that computes in fp32) */
   const char *what;          /* for progress: "transformer" */
   FluxProgressFunc progress; /* may be NULL; called when the percentage changes */
   gpointer progress_data;
@@ -53,7 +55,8 @@ flux_load_linear_rows (FluxLoader *self, const char *const *prefixes, const gint
 /* A vector of n floats as fp32 on the backend. */
 gboolean flux_load_vector (
     FluxLoader *self, const char *name, gint64 n, const float **v, GError **error);
-/* A float tensor [rows, cols] kept in `compute` (embedding tables). */
+/* A float tensor [rows, cols], in `compute` or, with keep_dtype, as it is (embedding
+ * tables). */
 gboolean flux_load_table (FluxLoader *self, const char *name, gint64 rows, gint64 cols,
     fx_mat *m, GError **error);
 /* A convolution NAME.weight [out, in, kh, kw], stored as [out, kh * kw * in] (fx.h). */

@@ -285,6 +285,6 @@ flux_sampler_run (FluxSampler *self, const FluxSampleRequest *request, guint8 *r
   ok = run_locked (self, request, image, keep_lock, func, data, error);
   flux_model_unlock (self->model);
   if (ok)
-    flux_image_to_rgb (image, request->width, request->height, rgb, stride);
+    flux_vae_image_to_rgb (image, request->width, request->height, rgb, stride);
   return ok;
 }

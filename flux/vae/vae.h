@@ -42,7 +42,7 @@ gboolean flux_vae_decode (
     FluxVae *self, const float *latents, int w, int h, float *image, GError **error);
 /* The reference's post-processing: round (clamp (x / 2 + 0.5, 0, 1) * 255), to packed
  * RGB. */
-void
-flux_image_to_rgb (const float *image, int width, int height, guint8 *rgb, int stride);
+void flux_vae_image_to_rgb (
+    const float *image, int width, int height, guint8 *rgb, int stride);
 
 G_END_DECLS

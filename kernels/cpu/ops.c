@@ -33,4 +33,7 @@ const fx_ops fx_cpu_ops = {
     .rmsnorm = fx_cpu_rmsnorm,
     .gather = fx_cpu_gather,
     .copy = fx_cpu_copy,
+    .conv2d = fx_cpu_conv2d,
+    .groupnorm = fx_cpu_groupnorm,
+    .upsample2 = fx_cpu_upsample2,
 };
