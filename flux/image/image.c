@@ -74,7 +74,7 @@ flux_image_decode (
       return flux_image_decode_webp (data, size, name, max_pixels, error);
     default:
       g_set_error (error, FLUX_ERROR, FLUX_ERROR_FORMAT,
-          "%s is not a PNG, JPEG or WebP picture: convert it or remove it.", name);
+          "'%s' is not a PNG, JPEG or WebP picture: convert it or remove it.", name);
       return NULL;
   }
 }
@@ -103,13 +103,13 @@ flux_image_check_size (
   /* No format of the three goes beyond 2^31; libpng and libjpeg stop far below. */
   if (width == 0 || height == 0 || width > G_MAXINT32 || height > G_MAXINT32) {
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_FORMAT,
-        "%s has an impossible size, %" G_GUINT64_FORMAT "x%" G_GUINT64_FORMAT ".", name,
+        "'%s' has an impossible size, %" G_GUINT64_FORMAT "x%" G_GUINT64_FORMAT ".", name,
         width, height);
     return FALSE;
   }
   if (max_pixels != 0 && width * height > max_pixels) {
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_FORMAT,
-        "%s has %" G_GUINT64_FORMAT "x%" G_GUINT64_FORMAT
+        "'%s' has %" G_GUINT64_FORMAT "x%" G_GUINT64_FORMAT
         " pixels, more than the limit of %" G_GUINT64_FORMAT
         ": scale it down, or raise max-pixels.",
         name, width, height, max_pixels);
@@ -136,7 +136,7 @@ flux_image_new (FluxImageFormat format, FluxImageMode mode, guint64 width, guint
     self->pixels = g_try_malloc0 (width * height * flux_image_pixel_size (mode));
   if (self->pixels == NULL) {
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_NO_SPACE,
-        "%s has %dx%d pixels, for which memory is short: scale it down.", name,
+        "'%s' has %dx%d pixels, for which memory is short: scale it down.", name,
         self->width, self->height);
     g_free (self);
     return NULL;

@@ -168,7 +168,7 @@ flux_image_decode_jpeg (
       image->warning = g_strdup (r->warning);
   } else if (local == NULL) {
     g_set_error (&local, FLUX_ERROR, FLUX_ERROR_FORMAT,
-        "%s is a damaged JPEG (%s): replace or remove it.", name, r->message);
+        "'%s' is a damaged JPEG (%s): replace or remove it.", name, r->message);
   }
   if (local != NULL)
     g_propagate_error (error, local);

@@ -106,7 +106,7 @@ read_transparency (PngReader *r)
     image->mask = g_try_malloc ((gsize)image->width * image->height);
     if (image->mask == NULL) {
       g_set_error (r->error, FLUX_ERROR, FLUX_ERROR_NO_SPACE,
-          "%s is too large for the memory there is.", r->name);
+          "'%s' is too large for the memory there is.", r->name);
       return FALSE;
     }
   }
@@ -187,7 +187,7 @@ read_rows (PngReader *r)
   r->raw = g_try_malloc0_n (passes > 1 ? height : 1, r->raw_stride);
   if (r->raw == NULL) {
     g_set_error (r->error, FLUX_ERROR, FLUX_ERROR_NO_SPACE,
-        "%s is too large for the memory there is.", r->name);
+        "'%s' is too large for the memory there is.", r->name);
     return FALSE;
   }
   for (int pass = 0; pass < passes; pass++)
@@ -324,7 +324,7 @@ flux_image_decode_png (
   }
   if (image == NULL && local == NULL)
     g_set_error (&local, FLUX_ERROR, FLUX_ERROR_FORMAT,
-        "%s is a damaged PNG (%s): replace or remove it.", name, r.message);
+        "'%s' is a damaged PNG (%s): replace or remove it.", name, r.message);
   if (local != NULL)
     g_propagate_error (error, local);
   png_destroy_read_struct (&r.png, &r.info, &r.end);

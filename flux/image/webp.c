@@ -13,7 +13,7 @@ static void
 set_damaged (GError **error, const gchar *name, const gchar *what)
 {
   g_set_error (error, FLUX_ERROR, FLUX_ERROR_FORMAT,
-      "%s is a damaged WebP (%s): replace or remove it.", name, what);
+      "'%s' is a damaged WebP (%s): replace or remove it.", name, what);
 }
 
 static void
