@@ -357,6 +357,8 @@ void fx_arena_clear (fx_arena *a); /* gives the memory back */
 typedef struct {
   uint32_t state[624];
   int index;
+  bool has_next_normal; /* the second of a pair drawn by a randn of fewer than 16 */
+  double next_normal;
 } fx_torch_rng;
 
 void fx_torch_seed (fx_torch_rng *r, uint64_t seed);
