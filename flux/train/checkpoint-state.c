@@ -23,17 +23,24 @@ optimizer_name (FluxOptimizer o)
 }
 
 static void
-add_number (JsonBuilder *b, const char *name, double value)
+add_number (GString *s, const char *name, double value)
 {
-  json_builder_set_member_name (b, name);
-  json_builder_add_double_value (b, value);
+  char text[G_ASCII_DTOSTR_BUF_SIZE];
+
+  /* json-glib's generator makes "1e-08.0" of 1e-8. */
+  g_string_append_printf (
+      s, ", \"%s\": %s", name, g_ascii_dtostr (text, sizeof text, value));
 }
 
 static void
-add_int (JsonBuilder *b, const char *name, gint64 value)
+add_string (GString *s, const char *name, const char *value)
 {
-  json_builder_set_member_name (b, name);
-  json_builder_add_int_value (b, value);
+  g_autoptr (JsonNode) node = json_node_new (JSON_NODE_VALUE);
+  g_autofree char *quoted = NULL;
+
+  json_node_set_string (node, value);
+  quoted = json_to_string (node, FALSE);
+  g_string_append_printf (s, ", \"%s\": %s", name, quoted);
 }
 
 /* What the run was: rank, targets and optimizer are checked on resuming, the rest is for
@@ -41,34 +48,27 @@ add_int (JsonBuilder *b, const char *name, gint64 value)
 static char *
 config_to_json (const FluxTrainConfig *c)
 {
-  g_autoptr (JsonBuilder) b = json_builder_new ();
-  g_autoptr (JsonGenerator) generator = json_generator_new ();
-  g_autoptr (JsonNode) root = NULL;
+  GString *s = g_string_new (NULL);
 
-  json_builder_begin_object (b);
-  add_int (b, "rank", c->rank);
-  add_number (b, "alpha", c->alpha > 0 ? c->alpha : c->rank);
-  json_builder_set_member_name (b, "targets");
-  json_builder_add_string_value (b, c->targets);
-  json_builder_set_member_name (b, "optimizer");
-  json_builder_add_string_value (b, optimizer_name (c->optimizer));
-  add_number (b, "learning_rate", c->learning_rate);
-  add_number (b, "beta1", c->beta1);
-  add_number (b, "beta2", c->beta2);
-  add_number (b, "epsilon", c->epsilon);
-  add_number (b, "weight_decay", c->weight_decay);
-  add_int (b, "lr_scheduler", c->lr_scheduler);
-  add_int (b, "warmup_steps", (gint64)c->warmup_steps);
-  add_int (b, "max_steps", (gint64)c->max_steps);
-  add_int (b, "accumulate", c->accumulate);
-  add_number (b, "max_grad_norm", c->max_grad_norm);
-  add_number (b, "guidance", c->guidance);
-  add_number (b, "caption_dropout", c->caption_dropout);
-  add_int (b, "weighting", c->weighting);
-  json_builder_end_object (b);
-  root = json_builder_get_root (b);
-  json_generator_set_root (generator, root);
-  return json_generator_to_data (generator, NULL);
+  g_string_append_printf (s, "{\"rank\": %d", c->rank);
+  add_number (s, "alpha", c->alpha > 0 ? c->alpha : c->rank);
+  add_string (s, "targets", c->targets);
+  add_string (s, "optimizer", optimizer_name (c->optimizer));
+  add_number (s, "learning_rate", c->learning_rate);
+  add_number (s, "beta1", c->beta1);
+  add_number (s, "beta2", c->beta2);
+  add_number (s, "epsilon", c->epsilon);
+  add_number (s, "weight_decay", c->weight_decay);
+  add_number (s, "lr_scheduler", c->lr_scheduler);
+  add_number (s, "warmup_steps", (double)c->warmup_steps);
+  add_number (s, "max_steps", (double)c->max_steps);
+  add_number (s, "accumulate", c->accumulate);
+  add_number (s, "max_grad_norm", c->max_grad_norm);
+  add_number (s, "guidance", c->guidance);
+  add_number (s, "caption_dropout", c->caption_dropout);
+  add_number (s, "weighting", c->weighting);
+  g_string_append_c (s, '}');
+  return g_string_free (s, FALSE);
 }
 
 /* "transformer.SLOT.lora_A.weight.PIECE" */

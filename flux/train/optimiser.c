@@ -88,6 +88,7 @@ allocate (FluxAdam *self)
 
   fx_arena_init (&self->arena, b, "optimiser");
   FX_TRY (take_all (self));
+  fx_arena_rewind (&self->arena, 0);
   FX_TRY (fx_arena_reserve (&self->arena, self->arena.high));
   FX_TRY (take_all (self));
   /* What bitsandbytes and torch start from; code 0 times an absmax of 0 is 0. */

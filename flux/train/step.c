@@ -78,6 +78,22 @@ zero_gradients (FluxTrainer *self, GError **error)
   return FALSE;
 }
 
+/* Divided by accumulate even in a short last window, as the reference does. One call a
+ * micro-batch when they come one after the other: the run then holds a single sample. */
+static gboolean
+gradients (
+    FluxTrainer *self, const FluxMicro *micros, guint n, double *losses, GError **error)
+{
+  float scale = 1.0f / (float)self->c.accumulate;
+
+  if (self->c.layer_major)
+    return flux_run_gradients (self->run, micros, n, scale, TRUE, losses, error);
+  for (guint i = 0; i < n; i++)
+    if (!flux_run_gradients (self->run, &micros[i], 1, scale, FALSE, &losses[i], error))
+      return FALSE;
+  return TRUE;
+}
+
 /* Which of the micro-batches has gradients that are not finite: only asked after the sum
  * of all was not. Leaves the gradients useless. */
 static const char *
@@ -149,13 +165,10 @@ flux_trainer_window (FluxTrainer *self, const FluxTrial *trials, const char *con
 {
   g_autofree FluxMicro *micros = g_new0 (FluxMicro, MAX (n, 1));
   double norm, sum = 0, rate = current_rate (&self->c, self->step);
-  float grad_scale = 1.0f / (float)self->c.accumulate;
 
   if (!check_window (self, n, error) ||
       !prepare (self, trials, names, n, self->c.layer_major ? n : 1, micros, error) ||
-      !zero_gradients (self, error) ||
-      !flux_run_gradients (
-          self->run, micros, n, grad_scale, self->c.layer_major, losses, error))
+      !zero_gradients (self, error) || !gradients (self, micros, n, losses, error))
     return FALSE;
   for (guint i = 0; i < n; i++) {
     if (!isfinite (losses[i]))
