@@ -5,13 +5,27 @@
 
 #include <gst/gst.h>
 
+#include "elements/gstfluxcachesink.h"
+#include "elements/gstfluxcachesrc.h"
+#include "elements/gstfluxembed.h"
 #include "elements/gstfluxsamplemeta.h"
+#include "elements/gstfluxsamplersrc.h"
+#include "elements/gstfluxtrainsink.h"
+#include "elements/gstfluxvaeenc.h"
 
 static gboolean
 plugin_init (GstPlugin *plugin)
 {
+  gboolean ok = TRUE;
+
   gst_flux_sample_meta_register ();
-  return TRUE;
+  ok &= GST_ELEMENT_REGISTER (fluxcachesink, plugin);
+  ok &= GST_ELEMENT_REGISTER (fluxcachesrc, plugin);
+  ok &= GST_ELEMENT_REGISTER (fluxembed, plugin);
+  ok &= GST_ELEMENT_REGISTER (fluxsamplersrc, plugin);
+  ok &= GST_ELEMENT_REGISTER (fluxtrainsink, plugin);
+  ok &= GST_ELEMENT_REGISTER (fluxvaeenc, plugin);
+  return ok;
 }
 
 GST_PLUGIN_DEFINE (GST_VERSION_MAJOR, GST_VERSION_MINOR, flux,

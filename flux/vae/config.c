@@ -92,6 +92,7 @@ flux_vae_config_read (const char *dir, FluxVaeConfig *c, GError **error)
       !read_int (json, "out_channels", 3, &c->out_channels, error) ||
       !read_int (json, "layers_per_block", FLUX_VAE_MAX_LAYERS, &c->layers, error) ||
       !read_int (json, "norm_num_groups", 1 << 16, &c->groups, error) ||
+      !read_int (json, "sample_size", 65536, &c->sample_size, error) ||
       !read_factor (json, "scaling_factor", 1e-6, &c->scaling_factor, error) ||
       !read_factor (json, "shift_factor", -1e6, &c->shift_factor, error) ||
       (flux_config_json_has (json, "mid_block_add_attention") &&

@@ -18,6 +18,7 @@ typedef struct {
   int n_blocks, layers, groups;
   gboolean attention; /* in the middle */
   float scaling_factor, shift_factor;
+  int sample_size; /* 0: not in the file */
 } FluxVaeConfig;
 
 /* dir: the vae folder. */

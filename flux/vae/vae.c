@@ -23,6 +23,7 @@ info_of (const FluxVaeConfig *c)
 {
   return (FluxVaeInfo){.latent_channels = c->latent_channels,
       .downscale = 1 << (c->n_blocks - 1),
+      .sample_size = c->sample_size,
       .scaling_factor = c->scaling_factor,
       .shift_factor = c->shift_factor};
 }

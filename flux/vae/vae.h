@@ -15,6 +15,7 @@ typedef struct {
   int latent_channels;                /* 16 */
   int downscale;                      /* 8: image pixels a latent cell, each way */
   float scaling_factor, shift_factor; /* latents = (x - shift) * scaling */
+  int sample_size; /* pixels a side that the model was trained at; 0: unknown */
 } FluxVaeInfo;
 
 typedef enum { FLUX_VAE_ENCODER = 1, FLUX_VAE_DECODER = 2 } FluxVaeParts;

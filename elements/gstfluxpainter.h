@@ -1,0 +1,34 @@
+/* gstfluxpainter.h: prompts to pictures, for fluxsamplersrc. SPDX-License-Identifier:
+ * LGPL-2.1-or-later */
+#pragma once
+
+#include <gst/gst.h>
+
+#include "flux/sample/sampler.h"
+
+G_BEGIN_DECLS
+
+typedef struct _GstFluxPainter GstFluxPainter;
+
+/* Asked between steps and while loading; FALSE gives up with FLUX_ERROR_CANCELLED. */
+typedef gboolean (*GstFluxPainterFunc) (gpointer data);
+
+/* element posts the progress of loading (open) and of pictures (sample). loras:
+ * "a.safetensors:0.8,b.safetensors", a scale after the last colon, or NULL. */
+GstFluxPainter *
+gst_flux_painter_new (GstElement *element, const FluxModelKey *key, fx_qtype text_qtype,
+    const gchar *loras, GstFluxPainterFunc may_go_on, gpointer data, GError **error);
+/* The same on a model that is loaded, with one more adapter, which is not owned. */
+GstFluxPainter *gst_flux_painter_new_shared (GstElement *element, FluxModel *model,
+    const gchar *dir, fx_qtype text_qtype, const gchar *loras, FluxLora *lora,
+    GstFluxPainterFunc may_go_on, gpointer data, GError **error);
+void gst_flux_painter_free (GstFluxPainter *self);
+
+/* keep_lock: nobody else uses the model until the picture is done. */
+gboolean gst_flux_painter_paint (GstFluxPainter *self, const FluxSampleRequest *request,
+    guint8 *rgb, gint stride, gboolean keep_lock, GError **error);
+
+/* For checks before anything is loaded. */
+gboolean gst_flux_painter_check_loras (const gchar *loras, GError **error);
+
+G_END_DECLS

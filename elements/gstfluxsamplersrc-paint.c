@@ -1,0 +1,256 @@
+/* gstfluxsamplersrc-paint.c: one picture: which prompt and seed, from which model.
+ * SPDX-License-Identifier: LGPL-2.1-or-later */
+#ifdef HAVE_CONFIG_H
+#include "config.h"
+#endif
+
+#include <stdlib.h>
+
+#include "elements/gstfluxsamplersrc-private.h"
+
+#define GST_CAT_DEFAULT gst_flux_sampler_src_debug
+
+/* ---- before anything is loaded ---- */
+
+static gboolean
+read_prompts (GstFluxSamplerSrc *self, GError **error)
+{
+  g_autofree gchar *text = NULL;
+  g_autoptr (GError) failure = NULL;
+  gsize length;
+  gchar **lines;
+  guint n = 0;
+
+  if (!g_file_get_contents (self->prompt_location, &text, &length, &failure)) {
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_NOT_FOUND,
+        "The prompts cannot be read: %s.", failure->message);
+    return FALSE;
+  }
+  if (!g_utf8_validate (text, (gssize)length, NULL)) {
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_FORMAT,
+        "'%s' is not UTF-8: save the prompts as UTF-8.", self->prompt_location);
+    return FALSE;
+  }
+  lines = g_strsplit (text, "\n", -1);
+  for (guint i = 0; lines[i] != NULL; i++) {
+    if (g_strstrip (lines[i])[0] != '\0')
+      lines[n++] = lines[i];
+    else
+      g_free (lines[i]);
+  }
+  lines[n] = NULL;
+  if (n == 0) {
+    g_strfreev (lines);
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_FORMAT,
+        "'%s' holds no prompt: write one a line.", self->prompt_location);
+    return FALSE;
+  }
+  self->prompts = lines;
+  self->n_prompts = n;
+  return TRUE;
+}
+
+gboolean
+gst_flux_sampler_src_prepare (GstFluxSamplerSrc *self, GError **error)
+{
+  FluxConfig config;
+  int device;
+
+  if (self->model == NULL && self->every_steps == 0) {
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
+        "fluxsamplersrc has no model: set model to the folder of one.");
+    return FALSE;
+  }
+  if (self->prompt == NULL && self->prompt_location == NULL) {
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
+        "fluxsamplersrc has no prompt: set prompt, or prompt-location to a file with a "
+        "prompt a line.");
+    return FALSE;
+  }
+  if (self->model != NULL && (!flux_config_read (self->model, &config, error) ||
+                                 !flux_vae_read_info (self->model, &self->vae, error)))
+    return FALSE;
+  return flux_device_parse (self->device, &device, error) &&
+         gst_flux_painter_check_loras (self->loras, error) &&
+         (self->prompt_location == NULL || read_prompts (self, error));
+}
+
+/* ---- the model ---- */
+
+static gboolean
+may_go_on (gpointer data)
+{
+  GstFluxSamplerSrc *self = data;
+
+  return !g_atomic_int_get (&self->unlocked) &&
+         (self->preview == NULL || gst_flux_preview_may_go_on (self->preview));
+}
+
+static gboolean
+same_folder (const gchar *a, const gchar *b)
+{
+  gchar *x = realpath (a, NULL), *y = realpath (b, NULL);
+  gboolean same = g_strcmp0 (x, y) == 0;
+
+  free (x);
+  free (y);
+  return same;
+}
+
+/* Another form of the trainer's model would be a second load. */
+static gboolean
+check_offer (GstFluxSamplerSrc *self, const GstFluxOffer *offer, GError **error)
+{
+  if (self->model != NULL && !same_folder (self->model, offer->model_path)) {
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
+        "The preview's model is '%s' and the trainer's '%s': a preview shows the "
+        "trainer's, leave model away.",
+        self->model, offer->model_path);
+    return FALSE;
+  }
+  if (self->has_quantization && self->quantization != offer->qtype) {
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
+        "The preview's quantization is not the trainer's: a preview shows the trainer's "
+        "model, leave quantization away.");
+    return FALSE;
+  }
+  return TRUE;
+}
+
+static gboolean
+open_painter (GstFluxSamplerSrc *self, const GstFluxOffer *offer, GError **error)
+{
+  FluxModelKey key = {self->model, self->quantization, FX_N_DTYPES, 0};
+
+  if (self->painter != NULL)
+    return TRUE;
+  if (offer != NULL) {
+    if (check_offer (self, offer, error))
+      self->painter = gst_flux_painter_new_shared (GST_ELEMENT (self), offer->model,
+          offer->model_path, self->text_quantization, self->loras, offer->lora, may_go_on,
+          self, error);
+  } else if (flux_device_parse (self->device, &key.device, error)) {
+    self->painter = gst_flux_painter_new (GST_ELEMENT (self), &key,
+        self->text_quantization, self->loras, may_go_on, self, error);
+  }
+  return self->painter != NULL;
+}
+
+/* ---- a picture ---- */
+
+static void
+announce (GstFluxSamplerSrc *self, const FluxSampleRequest *r, const GstFluxOffer *offer)
+{
+  GstStructure *s = gst_structure_new ("flux-sample", "prompt", G_TYPE_STRING, r->prompt,
+      "seed", G_TYPE_UINT64, r->seed, "frame", G_TYPE_UINT64, self->frame, "width",
+      G_TYPE_INT, r->width, "height", G_TYPE_INT, r->height, "steps", G_TYPE_INT,
+      r->steps, "guidance", G_TYPE_DOUBLE, r->guidance, NULL);
+  gchar *comment = g_strdup_printf (
+      "seed=%" G_GUINT64_FORMAT " steps=%d guidance=%g", r->seed, r->steps, r->guidance);
+  gchar *step = NULL;
+
+  if (offer != NULL) {
+    gst_structure_set (s, "step", G_TYPE_UINT64, offer->step, NULL);
+    step = g_strdup_printf ("%s training-step=%" G_GUINT64_FORMAT, comment, offer->step);
+  } else if (self->loras != NULL) {
+    step = g_strdup_printf ("%s loras=%s", comment, self->loras);
+  }
+  gst_pad_push_event (GST_BASE_SRC_PAD (self),
+      gst_event_new_tag (
+          gst_tag_list_new (GST_TAG_DESCRIPTION, r->prompt[0] != '\0' ? r->prompt : " ",
+              GST_TAG_COMMENT, step != NULL ? step : comment, NULL)));
+  gst_element_post_message (
+      GST_ELEMENT (self), gst_message_new_element (GST_OBJECT (self), s));
+  g_free (step);
+  g_free (comment);
+}
+
+/* A copy of what may change while PLAYING; prompt is the caller's to free. */
+static void
+fill_request (GstFluxSamplerSrc *self, FluxSampleRequest *r, gchar **prompt)
+{
+  memset (r, 0, sizeof *r);
+  GST_OBJECT_LOCK (self);
+  *prompt = g_strdup (self->prompts != NULL ? self->prompts[self->frame % self->n_prompts]
+                                            : self->prompt);
+  r->seed = self->every_steps > 0 ? self->seed : self->seed + self->frame;
+  r->steps = self->steps;
+  r->guidance = self->guidance;
+  r->noise_dtype = self->noise_dtype;
+  r->max_sequence_length = (int)self->max_sequence_length;
+  GST_OBJECT_UNLOCK (self);
+  if (*prompt == NULL)
+    *prompt = g_strdup ("");
+  r->prompt = *prompt;
+  r->width = GST_VIDEO_INFO_WIDTH (&self->video);
+  r->height = GST_VIDEO_INFO_HEIGHT (&self->video);
+}
+
+static GstBuffer *
+paint (GstFluxSamplerSrc *self, const GstFluxOffer *offer, GError **error)
+{
+  GstBuffer *buffer = NULL;
+  GstMapInfo map;
+  FluxSampleRequest request;
+  gchar *prompt;
+
+  if (!open_painter (self, offer, error))
+    return NULL;
+  fill_request (self, &request, &prompt);
+  buffer = gst_buffer_new_allocate (NULL, GST_VIDEO_INFO_SIZE (&self->video), NULL);
+  if (buffer == NULL || !gst_buffer_map (buffer, &map, GST_MAP_WRITE)) {
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_NO_SPACE,
+        "Out of memory for a picture of %dx%d pixels.", request.width, request.height);
+    gst_clear_buffer (&buffer);
+  } else {
+    gboolean ok = gst_flux_painter_paint (self->painter, &request, map.data,
+        GST_VIDEO_INFO_PLANE_STRIDE (&self->video, 0), offer != NULL, error);
+
+    gst_buffer_unmap (buffer, &map);
+    if (ok)
+      announce (self, &request, offer);
+    else
+      gst_clear_buffer (&buffer);
+  }
+  g_free (prompt);
+  return buffer;
+}
+
+/* Cancelled by flushing, a pause (the base class asks again), or the training's end. */
+static GstFlowReturn
+flow_of (GstFluxSamplerSrc *self, GError *error)
+{
+  if (error == NULL)
+    return GST_FLOW_OK;
+  if (g_error_matches (error, FLUX_ERROR, FLUX_ERROR_CANCELLED)) {
+    g_error_free (error);
+    return g_atomic_int_get (&self->unlocked) ? GST_FLOW_FLUSHING : GST_FLOW_EOS;
+  }
+  gst_flux_post_error (self, error);
+  return GST_FLOW_ERROR;
+}
+
+GstFlowReturn
+gst_flux_sampler_src_paint (GstFluxSamplerSrc *self, GstBuffer **buffer)
+{
+  GstFluxOffer offer;
+  GstFlowReturn ret;
+  GError *error = NULL;
+
+  if (self->preview == NULL) {
+    *buffer = paint (self, NULL, &error);
+    return flow_of (self, error);
+  }
+  ret = gst_flux_preview_wait (self->preview, &offer);
+  if (ret == GST_FLOW_OK) {
+    *buffer = paint (self, &offer, &error);
+    ret = flow_of (self, error);
+    gst_flux_preview_done (self->preview, ret == GST_FLOW_OK);
+  }
+  if (ret == GST_FLOW_ERROR)
+    gst_flux_preview_retire (self->preview);
+  /* It has the trainer's adapter, and keeps the model. */
+  if (ret == GST_FLOW_EOS || ret == GST_FLOW_ERROR)
+    g_clear_pointer (&self->painter, gst_flux_painter_free);
+  return ret;
+}

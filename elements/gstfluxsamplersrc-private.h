@@ -1,0 +1,56 @@
+/* gstfluxsamplersrc-private.h: the parts of fluxsamplersrc. SPDX-License-Identifier:
+ * LGPL-2.1-or-later
+ *
+ *   gstfluxsamplersrc.c        the class: states, caps, time
+ *   gstfluxsamplersrc-props.c  properties
+ *   gstfluxsamplersrc-paint.c  one picture: which prompt and seed, from which model
+ */
+#pragma once
+
+#include <gst/video/video.h>
+
+#include "elements/gstfluxcommon.h"
+#include "elements/gstfluxcontext.h"
+#include "elements/gstfluxpainter.h"
+#include "elements/gstfluxsamplersrc.h"
+
+G_BEGIN_DECLS
+
+GST_DEBUG_CATEGORY_EXTERN (gst_flux_sampler_src_debug);
+
+struct _GstFluxSamplerSrc {
+  GstPushSrc parent;
+
+  /* Properties; the object lock. */
+  gchar *model, *device, *loras, *prompt, *prompt_location, *trainer;
+  fx_qtype quantization, text_quantization;
+  gboolean has_quantization; /* it was set, so a preview must not differ */
+  guint64 seed, every_steps;
+  gint steps;
+  gdouble guidance;
+  fx_dtype noise_dtype;
+  guint max_sequence_length;
+
+  /* PAUSED and above. */
+  FluxVaeInfo vae;
+  gchar **prompts; /* of prompt_location, or NULL */
+  guint n_prompts;
+  GstVideoInfo video;
+  guint64 frame;           /* the next one */
+  GstFluxPreview *preview; /* when every_steps > 0 */
+  GstFluxPainter *painter;
+  gint unlocked; /* atomic */
+};
+
+/* ---- -props.c ---- */
+void gst_flux_sampler_src_install_properties (GstFluxSamplerSrcClass *klass);
+void gst_flux_sampler_src_init_properties (GstFluxSamplerSrc *self);
+void gst_flux_sampler_src_free_properties (GstFluxSamplerSrc *self);
+
+/* ---- -paint.c ---- */
+/* The next picture, with its messages and tags. */
+GstFlowReturn gst_flux_sampler_src_paint (GstFluxSamplerSrc *self, GstBuffer **buffer);
+/* FALSE when the settings cannot work; reads prompt_location. */
+gboolean gst_flux_sampler_src_prepare (GstFluxSamplerSrc *self, GError **error);
+
+G_END_DECLS

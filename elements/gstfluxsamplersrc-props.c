@@ -1,0 +1,244 @@
+/* gstfluxsamplersrc-props.c: properties of fluxsamplersrc. SPDX-License-Identifier:
+ * LGPL-2.1-or-later */
+#ifdef HAVE_CONFIG_H
+#include "config.h"
+#endif
+
+#include "elements/gstfluxsamplersrc-private.h"
+
+#define DEFAULT_QUANTIZATION FX_Q_NF4
+#define DEFAULT_TEXT_QUANTIZATION FX_Q_INT8
+#define DEFAULT_STEPS 28
+#define DEFAULT_GUIDANCE 3.5
+#define DEFAULT_NOISE_DTYPE FX_F32
+#define DEFAULT_MAX_SEQUENCE_LENGTH 512
+
+enum {
+  PROP_0,
+  PROP_MODEL,
+  PROP_QUANTIZATION,
+  PROP_TEXT_QUANTIZATION,
+  PROP_DEVICE,
+  PROP_LORAS,
+  PROP_PROMPT,
+  PROP_PROMPT_LOCATION,
+  PROP_SEED,
+  PROP_STEPS,
+  PROP_GUIDANCE,
+  PROP_NOISE_DTYPE,
+  PROP_MAX_SEQUENCE_LENGTH,
+  PROP_EVERY_STEPS,
+  PROP_TRAINER,
+};
+
+/* The field of a property that is a string. */
+static gchar **
+string_field (GstFluxSamplerSrc *self, guint id)
+{
+  switch (id) {
+    case PROP_MODEL:
+      return &self->model;
+    case PROP_DEVICE:
+      return &self->device;
+    case PROP_LORAS:
+      return &self->loras;
+    case PROP_PROMPT:
+      return &self->prompt;
+    case PROP_PROMPT_LOCATION:
+      return &self->prompt_location;
+    case PROP_TRAINER:
+      return &self->trainer;
+    default:
+      return NULL;
+  }
+}
+
+static void
+gst_flux_sampler_src_set_property (
+    GObject *object, guint id, const GValue *value, GParamSpec *pspec)
+{
+  GstFluxSamplerSrc *self = GST_FLUX_SAMPLER_SRC (object);
+  gchar **string = string_field (self, id);
+
+  GST_OBJECT_LOCK (self);
+  switch (id) {
+    case PROP_QUANTIZATION:
+      self->quantization = g_value_get_enum (value);
+      self->has_quantization = TRUE;
+      break;
+    case PROP_TEXT_QUANTIZATION:
+      self->text_quantization = g_value_get_enum (value);
+      break;
+    case PROP_SEED:
+      self->seed = g_value_get_uint64 (value);
+      break;
+    case PROP_STEPS:
+      self->steps = g_value_get_int (value);
+      break;
+    case PROP_GUIDANCE:
+      self->guidance = g_value_get_double (value);
+      break;
+    case PROP_NOISE_DTYPE:
+      self->noise_dtype = g_value_get_enum (value);
+      break;
+    case PROP_MAX_SEQUENCE_LENGTH:
+      self->max_sequence_length = g_value_get_uint (value);
+      break;
+    case PROP_EVERY_STEPS:
+      self->every_steps = g_value_get_uint64 (value);
+      break;
+    default:
+      if (string == NULL) {
+        G_OBJECT_WARN_INVALID_PROPERTY_ID (object, id, pspec);
+      } else {
+        g_free (*string);
+        *string = g_value_dup_string (value);
+      }
+      break;
+  }
+  GST_OBJECT_UNLOCK (self);
+  /* A preview that prerolled would wait for a training that waits for PLAYING. */
+  if (id == PROP_EVERY_STEPS) {
+    gboolean live = g_value_get_uint64 (value) > 0;
+
+    gst_base_src_set_live (GST_BASE_SRC (self), live);
+    gst_base_src_set_do_timestamp (GST_BASE_SRC (self), live);
+  }
+}
+
+static void
+gst_flux_sampler_src_get_property (
+    GObject *object, guint id, GValue *value, GParamSpec *pspec)
+{
+  GstFluxSamplerSrc *self = GST_FLUX_SAMPLER_SRC (object);
+  gchar **string = string_field (self, id);
+
+  GST_OBJECT_LOCK (self);
+  switch (id) {
+    case PROP_QUANTIZATION:
+      g_value_set_enum (value, self->quantization);
+      break;
+    case PROP_TEXT_QUANTIZATION:
+      g_value_set_enum (value, self->text_quantization);
+      break;
+    case PROP_SEED:
+      g_value_set_uint64 (value, self->seed);
+      break;
+    case PROP_STEPS:
+      g_value_set_int (value, self->steps);
+      break;
+    case PROP_GUIDANCE:
+      g_value_set_double (value, self->guidance);
+      break;
+    case PROP_NOISE_DTYPE:
+      g_value_set_enum (value, self->noise_dtype);
+      break;
+    case PROP_MAX_SEQUENCE_LENGTH:
+      g_value_set_uint (value, self->max_sequence_length);
+      break;
+    case PROP_EVERY_STEPS:
+      g_value_set_uint64 (value, self->every_steps);
+      break;
+    default:
+      if (string == NULL)
+        G_OBJECT_WARN_INVALID_PROPERTY_ID (object, id, pspec);
+      else
+        g_value_set_string (value, *string);
+      break;
+  }
+  GST_OBJECT_UNLOCK (self);
+}
+
+static void
+install_model (GObjectClass *klass)
+{
+  g_object_class_install_property (klass, PROP_MODEL,
+      g_param_spec_string ("model", "Model",
+          "Folder of the model in the diffusers layout; NULL in a preview: the trainer's",
+          NULL, GST_FLUX_PARAM_READY));
+  g_object_class_install_property (klass, PROP_QUANTIZATION,
+      g_param_spec_enum ("quantization", "Quantization",
+          "Weights of the transformer; one that is stored in 4 bits stays so",
+          GST_TYPE_FLUX_QUANTIZATION, DEFAULT_QUANTIZATION, GST_FLUX_PARAM_READY));
+  g_object_class_install_property (
+      klass, PROP_TEXT_QUANTIZATION, gst_flux_param_spec_text_quantization ());
+  g_object_class_install_property (klass, PROP_DEVICE, gst_flux_param_spec_device ());
+  g_object_class_install_property (klass, PROP_LORAS,
+      g_param_spec_string ("loras", "LoRAs",
+          "Adapters whose effects add up, each with a scale after a colon or 1: "
+          "a.safetensors:0.8,b.safetensors",
+          NULL, GST_FLUX_PARAM_READY));
+  g_object_class_install_property (
+      klass, PROP_MAX_SEQUENCE_LENGTH, gst_flux_param_spec_max_sequence_length ());
+}
+
+static void
+install_picture (GObjectClass *klass)
+{
+  g_object_class_install_property (klass, PROP_PROMPT,
+      g_param_spec_string ("prompt", "Prompt", "What the next picture shows", NULL,
+          GST_FLUX_PARAM_PLAYING));
+  g_object_class_install_property (klass, PROP_PROMPT_LOCATION,
+      g_param_spec_string ("prompt-location", "Prompt Location",
+          "Text file with a prompt a line, one for each picture, instead of prompt; EOS "
+          "comes after the last when num-buffers is not set, else they start over",
+          NULL, GST_FLUX_PARAM_READY));
+  g_object_class_install_property (klass, PROP_SEED,
+      g_param_spec_uint64 ("seed", "Seed",
+          "Picture n, from 0, has seed + n; previews all have seed", 0, G_MAXUINT64, 0,
+          GST_FLUX_PARAM_PLAYING));
+  g_object_class_install_property (klass, PROP_STEPS,
+      g_param_spec_int ("steps", "Steps", "Denoising steps", 1, 1000, DEFAULT_STEPS,
+          GST_FLUX_PARAM_PLAYING));
+  g_object_class_install_property (klass, PROP_GUIDANCE,
+      g_param_spec_double ("guidance", "Guidance", "Guidance that the model is told", 0,
+          1000, DEFAULT_GUIDANCE, GST_FLUX_PARAM_PLAYING));
+  g_object_class_install_property (klass, PROP_NOISE_DTYPE,
+      g_param_spec_enum ("noise-dtype", "Noise Type",
+          "Type that diffusers would draw the noise in: a seed gives another picture in "
+          "each",
+          GST_TYPE_FLUX_DTYPE, DEFAULT_NOISE_DTYPE, GST_FLUX_PARAM_READY));
+  g_object_class_install_property (klass, PROP_EVERY_STEPS,
+      g_param_spec_uint64 ("every-steps", "Every Steps",
+          "Show previews of the trainer in this pipeline: at its first step and then "
+          "every that many; makes the source live; 0: no previews",
+          0, G_MAXINT64, 0, GST_FLUX_PARAM_READY));
+  g_object_class_install_property (klass, PROP_TRAINER,
+      g_param_spec_string ("trainer", "Trainer",
+          "Name of the fluxtrainsink to show previews of; NULL: the only one", NULL,
+          GST_FLUX_PARAM_READY));
+}
+
+void
+gst_flux_sampler_src_install_properties (GstFluxSamplerSrcClass *klass)
+{
+  GObjectClass *gobject_class = G_OBJECT_CLASS (klass);
+
+  gobject_class->set_property = gst_flux_sampler_src_set_property;
+  gobject_class->get_property = gst_flux_sampler_src_get_property;
+  install_model (gobject_class);
+  install_picture (gobject_class);
+}
+
+void
+gst_flux_sampler_src_init_properties (GstFluxSamplerSrc *self)
+{
+  self->device = g_strdup ("auto");
+  self->quantization = DEFAULT_QUANTIZATION;
+  self->text_quantization = DEFAULT_TEXT_QUANTIZATION;
+  self->steps = DEFAULT_STEPS;
+  self->guidance = DEFAULT_GUIDANCE;
+  self->noise_dtype = DEFAULT_NOISE_DTYPE;
+  self->max_sequence_length = DEFAULT_MAX_SEQUENCE_LENGTH;
+}
+
+void
+gst_flux_sampler_src_free_properties (GstFluxSamplerSrc *self)
+{
+  g_free (self->model);
+  g_free (self->device);
+  g_free (self->loras);
+  g_free (self->prompt);
+  g_free (self->prompt_location);
+  g_free (self->trainer);
+}

@@ -1,0 +1,120 @@
+/* gstfluxtrainsink-private.h: the parts of fluxtrainsink. SPDX-License-Identifier:
+ * LGPL-2.1-or-later
+ *
+ *   gstfluxtrainsink.c        the class, what comes in, states
+ *   gstfluxtrainsink-props.c  properties
+ *   gstfluxtrainsink-run.c    the two running designs: when a step is due
+ *   gstfluxtrainsink-work.c   opening the model, a step, saving
+ *   gstfluxtrainsink-bus.c    messages
+ */
+#pragma once
+
+#include "elements/gstfluxcommon.h"
+#include "elements/gstfluxcontext.h"
+#include "elements/gstfluxtensor.h"
+#include "elements/gstfluxtrainsink.h"
+#include "flux/train/trainer.h"
+#include "flux/vae/vae.h"
+
+G_BEGIN_DECLS
+
+GST_DEBUG_CATEGORY_EXTERN (gst_flux_train_sink_debug);
+
+typedef enum { MODE_AUTO, MODE_ONE_SHOT, MODE_STREAM } GstFluxTrainMode;
+
+typedef enum {
+  STATE_IDLE,
+  STATE_COLLECTING,
+  STATE_OPENING,
+  STATE_TRAINING,
+  STATE_FINISHED,
+  STATE_FAILED
+} GstFluxTrainState;
+
+typedef struct {
+  FluxSample *sample;
+  guint epoch; /* of the stream */
+} GstFluxHeld;
+
+struct _GstFluxTrainSink {
+  GstBaseSink parent;
+
+  /* Properties; the object lock. */
+  gchar *model, *device, *location, *output, *resume_from, *targets;
+  gint quantization;     /* fx_qtype */
+  gint mode;             /* GstFluxTrainMode */
+  FluxTrainConfig train; /* but for targets */
+  guint64 checkpoint_interval;
+  guint checkpoints_limit;
+  /* Read-only ones. */
+  GstFluxTrainState state;
+  guint64 step;
+  gdouble loss;
+
+  /* READY and above. */
+  FluxConfig shape;
+  FluxVaeInfo vae;
+  gchar *vae_fingerprint;
+  GstFluxTraining *training;
+
+  /* PAUSED and above: of the streaming thread or, once EOS is held, of the task. */
+  GstFluxTensorInfo info; /* of the current caps */
+  GArray *held;           /* GstFluxHeld: samples that were not trained on in a stream */
+  FluxSample *empty_prompt;
+  gboolean streaming; /* design R; else T */
+  guint epoch;        /* being trained on */
+  FluxModel *base;
+  FluxTrainer *trainer;
+  guint64 saved_step; /* the last one that is on disk */
+  GstFluxProgress opening, training_progress;
+  GstClockTime step_time;
+  GstTask *task;
+  GRecMutex task_lock;
+  GstEvent *eos; /* held while the task trains */
+
+  /* Set by other threads; atomic. */
+  gint stopping;        /* flushing or leaving PAUSED */
+  gint unlocked;        /* render must wait for preroll: pausing or flushing */
+  gint finish;          /* EOS was sent to the element: end after this step */
+  gint want_checkpoint; /* the action signal */
+};
+
+/* ---- -props.c ---- */
+void gst_flux_train_sink_install_properties (GstFluxTrainSinkClass *klass);
+void gst_flux_train_sink_init_properties (GstFluxTrainSink *self);
+void gst_flux_train_sink_free_properties (GstFluxTrainSink *self);
+
+/* ---- -run.c ---- */
+/* FALSE: stop what is being done, somebody flushes. Waits while the pipeline is paused.
+ */
+gboolean gst_flux_train_sink_may_go_on (GstFluxTrainSink *self);
+/* A sample has been added to held; with the PREROLL_LOCK. */
+GstFlowReturn gst_flux_train_sink_sample_came (GstFluxTrainSink *self);
+/* Takes event; with the PREROLL_LOCK. */
+gboolean gst_flux_train_sink_eos_came (GstFluxTrainSink *self, GstEvent *event);
+/* Waits for the task to end, and drops held samples and EOS. */
+void gst_flux_train_sink_clear_run (GstFluxTrainSink *self);
+
+/* ---- -work.c ---- */
+/* Loads the model, prepares the trainer, resumes. Nothing to do when it has been done. */
+gboolean gst_flux_train_sink_open (GstFluxTrainSink *self, GError **error);
+/* One optimiser step, its messages, and a checkpoint when one is due. */
+gboolean gst_flux_train_sink_step (
+    GstFluxTrainSink *self, FluxSample *const *samples, guint n, GError **error);
+/* Steps done, and those to do. */
+guint64 gst_flux_train_sink_get_step (GstFluxTrainSink *self);
+guint64 gst_flux_train_sink_get_max_steps (GstFluxTrainSink *self);
+/* Writes the adapter; and a checkpoint when that was asked for, or steps are left. */
+gboolean gst_flux_train_sink_finish (GstFluxTrainSink *self, GError **error);
+/* Saves what is not on disk, posts error (taken) with where that is. */
+void gst_flux_train_sink_fail (GstFluxTrainSink *self, GError *error);
+/* After an interruption: saves what is not on disk and frees the model. */
+void gst_flux_train_sink_close (GstFluxTrainSink *self);
+
+/* ---- -bus.c ---- */
+void gst_flux_train_sink_set_state (GstFluxTrainSink *self, GstFluxTrainState state);
+void gst_flux_train_sink_post_step (GstFluxTrainSink *self, const FluxStepResult *result);
+void gst_flux_train_sink_post_checkpoint (
+    GstFluxTrainSink *self, const gchar *location, gboolean final);
+
+G_END_DECLS

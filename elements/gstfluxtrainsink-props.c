@@ -1,0 +1,420 @@
+/* gstfluxtrainsink-props.c: properties of fluxtrainsink. SPDX-License-Identifier:
+ * LGPL-2.1-or-later */
+#ifdef HAVE_CONFIG_H
+#include "config.h"
+#endif
+
+#include "elements/gstfluxtrainsink-private.h"
+
+enum {
+  PROP_0,
+  PROP_MODEL,
+  PROP_QUANTIZATION,
+  PROP_DEVICE,
+  PROP_LOCATION,
+  PROP_OUTPUT,
+  PROP_RESUME_FROM,
+  PROP_MODE,
+  PROP_RANK,
+  PROP_ALPHA,
+  PROP_TARGETS,
+  PROP_OPTIMIZER,
+  PROP_LEARNING_RATE,
+  PROP_BETA1,
+  PROP_BETA2,
+  PROP_EPSILON,
+  PROP_WEIGHT_DECAY,
+  PROP_LR_SCHEDULER,
+  PROP_WARMUP_STEPS,
+  PROP_LR_NUM_CYCLES,
+  PROP_LR_POWER,
+  PROP_MAX_STEPS,
+  PROP_ACCUMULATE,
+  PROP_MAX_GRAD_NORM,
+  PROP_GUIDANCE,
+  PROP_CAPTION_DROPOUT,
+  PROP_WEIGHTING_SCHEME,
+  PROP_LOGIT_MEAN,
+  PROP_LOGIT_STD,
+  PROP_MODE_SCALE,
+  PROP_TIMESTEP_PRECISION,
+  PROP_GRADIENT_CHECKPOINTING,
+  PROP_CHECKPOINT_INTERVAL,
+  PROP_CHECKPOINTS_LIMIT,
+  PROP_SEED,
+  PROP_STATE,
+  PROP_STEP,
+  PROP_LOSS,
+  N_PROPS,
+};
+
+/* Where each property is kept; its type is that of its GParamSpec. */
+#define AT(field) G_STRUCT_OFFSET (GstFluxTrainSink, field)
+static const gsize offsets[N_PROPS] = {
+    [PROP_MODEL] = AT (model),
+    [PROP_QUANTIZATION] = AT (quantization),
+    [PROP_DEVICE] = AT (device),
+    [PROP_LOCATION] = AT (location),
+    [PROP_OUTPUT] = AT (output),
+    [PROP_RESUME_FROM] = AT (resume_from),
+    [PROP_MODE] = AT (mode),
+    [PROP_RANK] = AT (train.rank),
+    [PROP_ALPHA] = AT (train.alpha),
+    [PROP_TARGETS] = AT (targets),
+    [PROP_OPTIMIZER] = AT (train.optimizer),
+    [PROP_LEARNING_RATE] = AT (train.learning_rate),
+    [PROP_BETA1] = AT (train.beta1),
+    [PROP_BETA2] = AT (train.beta2),
+    [PROP_EPSILON] = AT (train.epsilon),
+    [PROP_WEIGHT_DECAY] = AT (train.weight_decay),
+    [PROP_LR_SCHEDULER] = AT (train.lr_scheduler),
+    [PROP_WARMUP_STEPS] = AT (train.warmup_steps),
+    [PROP_LR_NUM_CYCLES] = AT (train.lr_num_cycles),
+    [PROP_LR_POWER] = AT (train.lr_power),
+    [PROP_MAX_STEPS] = AT (train.max_steps),
+    [PROP_ACCUMULATE] = AT (train.accumulate),
+    [PROP_MAX_GRAD_NORM] = AT (train.max_grad_norm),
+    [PROP_GUIDANCE] = AT (train.guidance),
+    [PROP_CAPTION_DROPOUT] = AT (train.caption_dropout),
+    [PROP_WEIGHTING_SCHEME] = AT (train.weighting),
+    [PROP_LOGIT_MEAN] = AT (train.logit_mean),
+    [PROP_LOGIT_STD] = AT (train.logit_std),
+    [PROP_MODE_SCALE] = AT (train.mode_scale),
+    [PROP_TIMESTEP_PRECISION] = AT (train.timestep_precision),
+    [PROP_GRADIENT_CHECKPOINTING] = AT (train.recompute),
+    [PROP_CHECKPOINT_INTERVAL] = AT (checkpoint_interval),
+    [PROP_CHECKPOINTS_LIMIT] = AT (checkpoints_limit),
+    [PROP_SEED] = AT (train.seed),
+    [PROP_STATE] = AT (state),
+    [PROP_STEP] = AT (step),
+    [PROP_LOSS] = AT (loss),
+};
+
+static GType
+mode_get_type (void)
+{
+  static gsize type = 0;
+  static const GEnumValue values[] = {
+      {MODE_AUTO, "one-shot, until a sample of a later pass comes: then stream", "auto"},
+      {MODE_ONE_SHOT, "Collect all samples until EOS, then train", "one-shot"},
+      {MODE_STREAM, "Train on samples as they come", "stream"},
+      {0, NULL, NULL},
+  };
+  return gst_flux_enum_register (&type, "GstFluxTrainMode", values);
+}
+
+static GType
+state_get_type (void)
+{
+  static gsize type = 0;
+  static const GEnumValue values[] = {
+      {STATE_IDLE, "Not running", "idle"},
+      {STATE_COLLECTING, "Taking samples", "collecting"},
+      {STATE_OPENING, "Loading the model", "opening"},
+      {STATE_TRAINING, "Training", "training"},
+      {STATE_FINISHED, "Training has ended, the adapter is saved", "finished"},
+      {STATE_FAILED, "Training has ended with an error", "failed"},
+      {0, NULL, NULL},
+  };
+  return gst_flux_enum_register (&type, "GstFluxTrainState", values);
+}
+
+static GType
+optimizer_get_type (void)
+{
+  static gsize type = 0;
+  static const GEnumValue values[] = {
+      {FLUX_OPTIMIZER_ADAMW8BIT, "AdamW with 8-bit state, as bitsandbytes", "adamw8bit"},
+      {FLUX_OPTIMIZER_ADAMW, "AdamW with 32-bit state, as torch", "adamw"},
+      {0, NULL, NULL},
+  };
+  return gst_flux_enum_register (&type, "GstFluxOptimizer", values);
+}
+
+static GType
+lr_scheduler_get_type (void)
+{
+  static gsize type = 0;
+  static const GEnumValue values[] = {
+      {FLUX_LR_CONSTANT, "Constant", "constant"},
+      {FLUX_LR_CONSTANT_WITH_WARMUP, "Constant after a warm-up", "constant-with-warmup"},
+      {FLUX_LR_LINEAR, "Linearly to 0", "linear"},
+      {FLUX_LR_COSINE, "Cosine to 0", "cosine"},
+      {FLUX_LR_COSINE_WITH_RESTARTS, "Cosine, several times", "cosine-with-restarts"},
+      {FLUX_LR_POLYNOMIAL, "Polynomial", "polynomial"},
+      {0, NULL, NULL},
+  };
+  return gst_flux_enum_register (&type, "GstFluxLrScheduler", values);
+}
+
+static GType
+weighting_get_type (void)
+{
+  static gsize type = 0;
+  static const GEnumValue values[] = {
+      {FLUX_WEIGHTING_NONE, "Uniform sigma, weight 1", "none"},
+      {FLUX_WEIGHTING_LOGIT_NORMAL, "Logit-normal sigma, weight 1", "logit-normal"},
+      {FLUX_WEIGHTING_MODE, "Mode-sampled sigma, weight 1", "mode"},
+      {FLUX_WEIGHTING_SIGMA_SQRT, "Uniform sigma, weight 1 / sigma^2", "sigma-sqrt"},
+      {FLUX_WEIGHTING_COSMAP, "Uniform sigma, weight of the cosine map", "cosmap"},
+      {0, NULL, NULL},
+  };
+  return gst_flux_enum_register (&type, "GstFluxWeightingScheme", values);
+}
+
+static GType
+timestep_precision_get_type (void)
+{
+  static gsize type = 0;
+  static const GEnumValue values[] = {
+      {FLUX_TIMESTEP_EXACT, "As drawn", "exact"},
+      {FLUX_TIMESTEP_PARITY, "Rounded as the bfloat16 reference does", "parity"},
+      {0, NULL, NULL},
+  };
+  return gst_flux_enum_register (&type, "GstFluxTimestepPrecision", values);
+}
+
+static void
+gst_flux_train_sink_set_property (
+    GObject *object, guint id, const GValue *value, GParamSpec *pspec)
+{
+  GstFluxTrainSink *self = GST_FLUX_TRAIN_SINK (object);
+  gpointer field = G_STRUCT_MEMBER_P (self, offsets[id]);
+
+  GST_OBJECT_LOCK (self);
+  if (G_VALUE_HOLDS_STRING (value)) {
+    g_free (*(gchar **)field);
+    *(gchar **)field = g_value_dup_string (value);
+  } else if (G_VALUE_HOLDS_ENUM (value)) {
+    *(gint *)field = g_value_get_enum (value);
+  } else if (G_VALUE_HOLDS_INT (value)) {
+    *(gint *)field = g_value_get_int (value);
+  } else if (G_VALUE_HOLDS_UINT (value)) {
+    *(guint *)field = g_value_get_uint (value);
+  } else if (G_VALUE_HOLDS_UINT64 (value)) {
+    *(guint64 *)field = g_value_get_uint64 (value);
+  } else if (G_VALUE_HOLDS_BOOLEAN (value)) {
+    *(gboolean *)field = g_value_get_boolean (value);
+  } else if (G_VALUE_HOLDS_FLOAT (value)) {
+    *(gfloat *)field = g_value_get_float (value);
+  } else if (G_VALUE_HOLDS_DOUBLE (value)) {
+    *(gdouble *)field = g_value_get_double (value);
+  } else {
+    G_OBJECT_WARN_INVALID_PROPERTY_ID (object, id, pspec);
+  }
+  GST_OBJECT_UNLOCK (self);
+}
+
+static void
+gst_flux_train_sink_get_property (
+    GObject *object, guint id, GValue *value, GParamSpec *pspec)
+{
+  GstFluxTrainSink *self = GST_FLUX_TRAIN_SINK (object);
+  gconstpointer field = G_STRUCT_MEMBER_P (self, offsets[id]);
+
+  GST_OBJECT_LOCK (self);
+  if (G_VALUE_HOLDS_STRING (value))
+    g_value_set_string (value, *(gchar *const *)field);
+  else if (G_VALUE_HOLDS_ENUM (value))
+    g_value_set_enum (value, *(const gint *)field);
+  else if (G_VALUE_HOLDS_INT (value))
+    g_value_set_int (value, *(const gint *)field);
+  else if (G_VALUE_HOLDS_UINT (value))
+    g_value_set_uint (value, *(const guint *)field);
+  else if (G_VALUE_HOLDS_UINT64 (value))
+    g_value_set_uint64 (value, *(const guint64 *)field);
+  else if (G_VALUE_HOLDS_BOOLEAN (value))
+    g_value_set_boolean (value, *(const gboolean *)field);
+  else if (G_VALUE_HOLDS_FLOAT (value))
+    g_value_set_float (value, *(const gfloat *)field);
+  else if (G_VALUE_HOLDS_DOUBLE (value))
+    g_value_set_double (value, *(const gdouble *)field);
+  else
+    G_OBJECT_WARN_INVALID_PROPERTY_ID (object, id, pspec);
+  GST_OBJECT_UNLOCK (self);
+}
+
+/* ---- their descriptions ---- */
+
+static void
+add_string (GObjectClass *klass, guint id, const gchar *name, const gchar *nick,
+    const gchar *initial, const gchar *blurb)
+{
+  g_object_class_install_property (
+      klass, id, g_param_spec_string (name, nick, blurb, initial, GST_FLUX_PARAM_READY));
+}
+
+static void
+add_enum (GObjectClass *klass, guint id, const gchar *name, const gchar *nick, GType type,
+    gint initial, const gchar *blurb)
+{
+  g_object_class_install_property (klass, id,
+      g_param_spec_enum (name, nick, blurb, type, initial, GST_FLUX_PARAM_READY));
+}
+
+static void
+add_double (GObjectClass *klass, guint id, const gchar *name, const gchar *nick,
+    gdouble min, gdouble max, gdouble initial, const gchar *blurb)
+{
+  g_object_class_install_property (klass, id,
+      g_param_spec_double (name, nick, blurb, min, max, initial, GST_FLUX_PARAM_READY));
+}
+
+static void
+add_uint64 (GObjectClass *klass, guint id, const gchar *name, const gchar *nick,
+    guint64 min, guint64 initial, const gchar *blurb, GParamFlags flags)
+{
+  g_object_class_install_property (klass, id,
+      g_param_spec_uint64 (name, nick, blurb, min, G_MAXINT64, initial, flags));
+}
+
+static void
+install_data (GObjectClass *klass)
+{
+  add_string (klass, PROP_MODEL, "model", "Model", NULL,
+      "Folder of the model in the diffusers layout");
+  add_enum (klass, PROP_QUANTIZATION, "quantization", "Quantization",
+      GST_TYPE_FLUX_QUANTIZATION, FX_Q_NF4,
+      "Weights of the frozen base; a base that is stored in 4 bits stays so");
+  g_object_class_install_property (klass, PROP_DEVICE, gst_flux_param_spec_device ());
+  add_string (klass, PROP_LOCATION, "location", "Location", NULL,
+      "Where the adapter goes: a .safetensors file, or a folder, for "
+      "pytorch_lora_weights.safetensors in it; NULL: to output");
+  add_string (klass, PROP_OUTPUT, "output", "Output", NULL,
+      "Folder of the checkpoints; when set, one is written at the end too; NULL: beside "
+      "location");
+  add_string (klass, PROP_RESUME_FROM, "resume-from", "Resume From", NULL,
+      "Checkpoint to go on from, or a folder of them, for the latest; NULL: start anew");
+  add_enum (klass, PROP_MODE, "mode", "Mode", mode_get_type (), MODE_AUTO,
+      "When to train: after EOS on everything, or on samples as they come");
+  add_uint64 (klass, PROP_CHECKPOINT_INTERVAL, "checkpoint-interval",
+      "Checkpoint Interval", 0, 100, "Steps between checkpoints; 0: none on the way",
+      GST_FLUX_PARAM_PLAYING);
+  g_object_class_install_property (klass, PROP_CHECKPOINTS_LIMIT,
+      g_param_spec_uint ("checkpoints-limit", "Checkpoints Limit",
+          "Checkpoints that are kept, the oldest go; 0: all", 0, G_MAXUINT, 0,
+          GST_FLUX_PARAM_READY));
+}
+
+static void
+install_adapter (GObjectClass *klass, const FluxTrainConfig *c)
+{
+  g_object_class_install_property (klass, PROP_RANK,
+      g_param_spec_int (
+          "rank", "Rank", "Rank of the adapter", 1, 1024, c->rank, GST_FLUX_PARAM_READY));
+  g_object_class_install_property (klass, PROP_ALPHA,
+      g_param_spec_float ("alpha", "Alpha",
+          "The adapter's effect is scaled by alpha / rank; 0: alpha = rank", 0, 65536, 0,
+          GST_FLUX_PARAM_READY));
+  add_string (klass, PROP_TARGETS, "targets", "Targets", c->targets,
+      "Layers that are adapted: attention, attention-all, all-linear, or suffixes of "
+      "their names, separated by commas");
+  add_enum (klass, PROP_OPTIMIZER, "optimizer", "Optimizer", optimizer_get_type (),
+      c->optimizer, "Optimiser");
+  g_object_class_install_property (klass, PROP_LEARNING_RATE,
+      g_param_spec_double ("learning-rate", "Learning Rate",
+          "Learning rate, before the schedule's factor", 0, 10, c->learning_rate,
+          GST_FLUX_PARAM_PLAYING));
+  add_double (klass, PROP_BETA1, "beta1", "Beta 1", 0, 1, c->beta1,
+      "Decay of the mean of the gradients");
+  add_double (klass, PROP_BETA2, "beta2", "Beta 2", 0, 1, c->beta2,
+      "Decay of the mean of their squares");
+  add_double (klass, PROP_EPSILON, "epsilon", "Epsilon", 0, 1, c->epsilon,
+      "Added to the root of the mean of the squares");
+  add_double (klass, PROP_WEIGHT_DECAY, "weight-decay", "Weight Decay", 0, 100,
+      c->weight_decay, "Decoupled weight decay");
+  add_double (klass, PROP_MAX_GRAD_NORM, "max-grad-norm", "Max Gradient Norm", 0,
+      G_MAXFLOAT, c->max_grad_norm, "Gradients are clipped to this L2 norm; 0: never");
+}
+
+static void
+install_schedule (GObjectClass *klass, const FluxTrainConfig *c)
+{
+  add_enum (klass, PROP_LR_SCHEDULER, "lr-scheduler", "Learning-Rate Scheduler",
+      lr_scheduler_get_type (), c->lr_scheduler, "How the learning rate changes");
+  add_uint64 (klass, PROP_WARMUP_STEPS, "warmup-steps", "Warm-up Steps", 0,
+      c->warmup_steps, "Steps over which the learning rate rises from 0",
+      GST_FLUX_PARAM_READY);
+  add_double (klass, PROP_LR_NUM_CYCLES, "lr-num-cycles", "Learning-Rate Cycles", 0, 1e6,
+      c->lr_num_cycles, "Waves of cosine; whole ones of cosine-with-restarts");
+  add_double (klass, PROP_LR_POWER, "lr-power", "Learning-Rate Power", 0, 100,
+      c->lr_power, "Power of polynomial");
+  add_uint64 (klass, PROP_MAX_STEPS, "max-steps", "Max Steps", 1, c->max_steps,
+      "Optimiser steps, those before resuming included", GST_FLUX_PARAM_PLAYING);
+  g_object_class_install_property (klass, PROP_ACCUMULATE,
+      g_param_spec_uint ("accumulate", "Accumulate", "Samples an optimiser step", 1, 4096,
+          c->accumulate, GST_FLUX_PARAM_READY));
+  g_object_class_install_property (klass, PROP_GRADIENT_CHECKPOINTING,
+      g_param_spec_boolean ("gradient-checkpointing", "Gradient Checkpointing",
+          "Recompute each block's activations in the backward pass instead of keeping "
+          "them: less memory, same results",
+          c->recompute, GST_FLUX_PARAM_READY));
+}
+
+static void
+install_draws (GObjectClass *klass, const FluxTrainConfig *c)
+{
+  add_double (klass, PROP_GUIDANCE, "guidance", "Guidance", 0, 1000, c->guidance,
+      "Guidance that the model is told while training");
+  add_double (klass, PROP_CAPTION_DROPOUT, "caption-dropout", "Caption Dropout", 0, 1,
+      c->caption_dropout, "Probability of the empty prompt instead of the caption");
+  add_enum (klass, PROP_WEIGHTING_SCHEME, "weighting-scheme", "Weighting Scheme",
+      weighting_get_type (), c->weighting, "How sigma is drawn and the loss weighted");
+  add_double (klass, PROP_LOGIT_MEAN, "logit-mean", "Logit Mean", -100, 100,
+      c->logit_mean, "Mean of logit-normal");
+  add_double (klass, PROP_LOGIT_STD, "logit-std", "Logit Deviation", 0, 100, c->logit_std,
+      "Standard deviation of logit-normal");
+  add_double (klass, PROP_MODE_SCALE, "mode-scale", "Mode Scale", -100, 100,
+      c->mode_scale, "Scale of mode");
+  add_enum (klass, PROP_TIMESTEP_PRECISION, "timestep-precision", "Timestep Precision",
+      timestep_precision_get_type (), c->timestep_precision, "Rounding of timesteps");
+  add_uint64 (klass, PROP_SEED, "seed", "Seed", 0, c->seed,
+      "Seed of the adapter, the noise and the order of the samples",
+      GST_FLUX_PARAM_READY);
+}
+
+void
+gst_flux_train_sink_install_properties (GstFluxTrainSinkClass *klass)
+{
+  GObjectClass *gobject_class = G_OBJECT_CLASS (klass);
+  FluxTrainConfig c;
+
+  flux_train_config_init (&c);
+  gobject_class->set_property = gst_flux_train_sink_set_property;
+  gobject_class->get_property = gst_flux_train_sink_get_property;
+  install_data (gobject_class);
+  install_adapter (gobject_class, &c);
+  install_schedule (gobject_class, &c);
+  install_draws (gobject_class, &c);
+  g_object_class_install_property (gobject_class, PROP_STATE,
+      g_param_spec_enum ("state", "State", "What the element is doing", state_get_type (),
+          STATE_IDLE, GST_FLUX_PARAM_READ));
+  add_uint64 (
+      gobject_class, PROP_STEP, "step", "Step", 0, 0, "Steps done", GST_FLUX_PARAM_READ);
+  g_object_class_install_property (gobject_class, PROP_LOSS,
+      g_param_spec_double ("loss", "Loss", "Loss of the last step", -G_MAXDOUBLE,
+          G_MAXDOUBLE, 0, GST_FLUX_PARAM_READ));
+}
+
+void
+gst_flux_train_sink_init_properties (GstFluxTrainSink *self)
+{
+  flux_train_config_init (&self->train);
+  self->train.alpha = 0;
+  self->device = g_strdup ("auto");
+  self->targets = g_strdup (self->train.targets);
+  self->quantization = FX_Q_NF4;
+  self->mode = MODE_AUTO;
+  self->checkpoint_interval = 100;
+}
+
+void
+gst_flux_train_sink_free_properties (GstFluxTrainSink *self)
+{
+  g_free (self->model);
+  g_free (self->device);
+  g_free (self->location);
+  g_free (self->output);
+  g_free (self->resume_from);
+  g_free (self->targets);
+}
