@@ -195,14 +195,16 @@ typedef struct {
       fx_backend *b, fx_mat dx, fx_mat dy, fx_mat x, fx_mat h, const fx_lora *l);
 
   /* --- transformer --- */
-  /* y = (x - mean) rstd (1 + scale) + shift; stats [rows, 2] = mean, rstd. */
+  /* y = (x - mean) rstd (1 + scale) + shift; stats [rows, 2] = mean, rstd
+   * (NULL: not wanted). */
   int (*adaln) (fx_backend *b, fx_mat y, float *stats, fx_mat x, const float *shift,
       const float *scale, float eps);
   /* dx += gradient through adaln. */
   int (*adaln_bwd) (fx_backend *b, fx_mat dx, fx_mat dy, fx_mat x, const float *stats,
       const float *scale);
   /* qk [m, 2 d] = RoPE (RMSNorm (first 2 d columns of qkv [m, 3 d])), each head of
-   * head_dim by itself, q with wq [head_dim], k with wk; rstd [m, 2 heads] keeps 1 / rms.
+   * head_dim by itself, q with wq [head_dim], k with wk; rstd [m, 2 heads] keeps 1 / rms
+   * (NULL: not wanted).
    * Row i uses row rope_row + i of the table. */
   int (*qknorm_rope) (fx_backend *b, fx_mat qk, float *rstd, fx_mat qkv, const float *wq,
       const float *wk, const fx_rope *rope, int64_t rope_row, int head_dim, float eps);
@@ -335,7 +337,8 @@ typedef struct {
 } fx_arena;
 
 void fx_arena_init (fx_arena *a, fx_backend *b, const char *name);
-/* Allocates `size` bytes; later takes come from there. */
+/* Allocates `size` bytes (what a measuring run left in `high`) and starts from empty;
+ * later takes come from there. */
 int fx_arena_reserve (fx_arena *a, size_t size);
 int fx_arena_take (fx_arena *a, size_t bytes, void **p); /* 256-byte aligned */
 int fx_arena_mat (fx_arena *a, int64_t rows, int64_t cols, fx_dtype dtype, fx_mat *m);
@@ -363,8 +366,9 @@ typedef struct {
 
 void fx_torch_seed (fx_torch_rng *r, uint64_t seed);
 uint32_t fx_torch_u32 (fx_torch_rng *r);
-/* torch.rand (n), torch.randn (n, dtype) and torch.randperm (n) of a freshly positioned
- * generator; out of randn has the given dtype (F32, BF16, F16). */
+/* torch.rand (n), torch.randn (n, dtype) and torch.randperm (n), n < 2^31; out of randn
+ * has the given dtype (F32, BF16, F16). Calls that follow each other draw what they would
+ * from one torch.Generator. */
 void fx_torch_rand (fx_torch_rng *r, float *out, size_t n);
 void fx_torch_randn (fx_torch_rng *r, void *out, fx_dtype dtype, size_t n);
 void fx_torch_randperm (fx_torch_rng *r, int32_t *out, size_t n);

@@ -22,7 +22,7 @@ fx_arena_reserve (fx_arena *a, size_t size)
   void *p = NULL;
   int status;
 
-  if (a->base != NULL || a->used != 0)
+  if (a->base != NULL)
     return fx_error (FX_ERR_SHAPE, "arena %s: reserved while in use", a->name);
   if (size > SIZE_MAX - ALIGNMENT)
     return fx_error (FX_ERR_MEMORY, "arena %s: %zu bytes asked for", a->name, size);
@@ -34,7 +34,7 @@ fx_arena_reserve (fx_arena *a, size_t size)
     return status;
   a->base = p;
   a->size = size;
-  a->high = 0;
+  a->used = a->high = 0;
   return FX_OK;
 }
 

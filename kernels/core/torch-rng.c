@@ -80,8 +80,8 @@ box_muller_f32 (float *v)
     float radius = sqrtf (-2.0f * fx_cephes_log (1.0f - v[j])), sine, cosine;
 
     fx_cephes_sincos ((float)(2 * M_PI) * v[j + BLOCK / 2], &sine, &cosine);
-    v[j] = radius * cosine;
-    v[j + BLOCK / 2] = radius * sine;
+    v[j] = radius * cosine + 0.0f; /* the mean: no negative zero */
+    v[j + BLOCK / 2] = radius * sine + 0.0f;
   }
 }
 
@@ -100,8 +100,8 @@ box_muller_16bit (float *v, fx_dtype d)
     float radius = rounded (sqrtf (rounded (-2 * rounded (logf (u1), d), d)), d);
     float theta = rounded ((float)(2.0f * M_PI * u2), d);
 
-    v[j] = rounded (radius * rounded (cosf (theta), d), d);
-    v[j + BLOCK / 2] = rounded (radius * rounded (sinf (theta), d), d);
+    v[j] = rounded (radius * rounded (cosf (theta), d), d) + 0.0f;
+    v[j + BLOCK / 2] = rounded (radius * rounded (sinf (theta), d), d) + 0.0f;
   }
 }
 
