@@ -6,6 +6,7 @@
  *   gstfluxtrainsink-run.c    the two running designs: when a step is due
  *   gstfluxtrainsink-work.c   opening the model, a step, saving
  *   gstfluxtrainsink-bus.c    messages
+ *   gstfluxtrainsink-meter.c  the paired loss
  */
 #pragma once
 
@@ -13,6 +14,7 @@
 #include "elements/gstfluxcontext.h"
 #include "elements/gstfluxtensor.h"
 #include "elements/gstfluxtrainsink.h"
+#include "flux/train/meter.h"
 #include "flux/train/trainer.h"
 #include "flux/vae/vae.h"
 
@@ -46,6 +48,7 @@ struct _GstFluxTrainSink {
   FluxTrainConfig train; /* but for targets */
   guint64 checkpoint_interval;
   guint checkpoints_limit;
+  guint meter_triples;
   /* Read-only ones. */
   GstFluxTrainState state;
   guint64 step;
@@ -65,6 +68,7 @@ struct _GstFluxTrainSink {
   guint epoch;        /* being trained on */
   FluxModel *base;
   FluxTrainer *trainer;
+  FluxMeter *meter;   /* or NULL */
   guint64 saved_step; /* the last one that is on disk */
   GstFluxProgress opening, training_progress;
   GstClockTime step_time;
@@ -110,6 +114,11 @@ gboolean gst_flux_train_sink_finish (GstFluxTrainSink *self, GError **error);
 void gst_flux_train_sink_fail (GstFluxTrainSink *self, GError *error);
 /* After an interruption: saves what is not on disk and frees the model. */
 void gst_flux_train_sink_close (GstFluxTrainSink *self);
+
+/* ---- -meter.c ---- */
+/* Reads the meter and posts flux-meter, where meter-triples asks for it. */
+gboolean gst_flux_train_sink_start_meter (GstFluxTrainSink *self, GError **error);
+gboolean gst_flux_train_sink_end_meter (GstFluxTrainSink *self, GError **error);
 
 /* ---- -bus.c ---- */
 void gst_flux_train_sink_set_state (GstFluxTrainSink *self, GstFluxTrainState state);

@@ -41,6 +41,7 @@ enum {
   PROP_GRADIENT_CHECKPOINTING,
   PROP_CHECKPOINT_INTERVAL,
   PROP_CHECKPOINTS_LIMIT,
+  PROP_METER_TRIPLES,
   PROP_SEED,
   PROP_STATE,
   PROP_STEP,
@@ -84,6 +85,7 @@ static const gsize offsets[N_PROPS] = {
     [PROP_GRADIENT_CHECKPOINTING] = AT (train.recompute),
     [PROP_CHECKPOINT_INTERVAL] = AT (checkpoint_interval),
     [PROP_CHECKPOINTS_LIMIT] = AT (checkpoints_limit),
+    [PROP_METER_TRIPLES] = AT (meter_triples),
     [PROP_SEED] = AT (train.seed),
     [PROP_STATE] = AT (state),
     [PROP_STEP] = AT (step),
@@ -294,6 +296,12 @@ install_data (GObjectClass *klass)
       g_param_spec_uint ("checkpoints-limit", "Checkpoints Limit",
           "Checkpoints that are kept, the oldest go; 0: all", 0, G_MAXUINT, 0,
           GST_FLUX_PARAM_READY));
+  g_object_class_install_property (klass, PROP_METER_TRIPLES,
+      g_param_spec_uint ("meter-triples", "Meter Triples",
+          "Fixed triples of image, noise and sigma whose mean loss is measured before "
+          "and "
+          "after a one-shot training and posted as flux-meter; 0: none",
+          0, 65536, 0, GST_FLUX_PARAM_READY));
 }
 
 static void

@@ -192,7 +192,7 @@ gst_flux_train_sink_open (GstFluxTrainSink *self, GError **error)
   gst_flux_train_sink_set_state (self, STATE_TRAINING);
   gst_element_post_message (
       GST_ELEMENT (self), gst_message_new_duration_changed (GST_OBJECT (self)));
-  return TRUE;
+  return gst_flux_train_sink_start_meter (self, error);
 }
 
 /* ---- saving ---- */
@@ -271,6 +271,8 @@ gst_flux_train_sink_finish (GstFluxTrainSink *self, GError **error)
   }
   self->saved_step = step;
   gst_flux_train_sink_post_checkpoint (self, path, TRUE);
+  if (!gst_flux_train_sink_end_meter (self, error))
+    return FALSE;
   gst_flux_progress_end (&self->training_progress, early ? "stopped" : "done", NULL);
   return TRUE;
 }
@@ -316,6 +318,7 @@ gst_flux_train_sink_close (GstFluxTrainSink *self)
     gst_flux_progress_end (&self->training_progress, "stopped", error);
     g_clear_error (&error);
   }
+  g_clear_pointer (&self->meter, flux_meter_free);
   g_clear_pointer (&self->trainer, flux_trainer_free);
   g_clear_pointer (&self->base, flux_model_unref);
 }

@@ -34,6 +34,9 @@
  * folder, or the adapter's file), `step` (guint64), `final` (gboolean: it is the adapter
  * at the end).
  *
+ * `flux-meter`, before the first step and after the last when meter-triples is set:
+ * `step` (guint64), `loss` (gdouble, over the same triples each time), `triples` (guint).
+ *
  * Progress messages: open, train and save.
  *
  * ## Example launch line

@@ -97,6 +97,24 @@ show_step (GstFluxProgress *self, const GstStructure *s)
   show (self, line->str);
 }
 
+/* The second reading is compared with the first. */
+static void
+show_meter (GstFluxProgress *self, const GstStructure *s)
+{
+  double loss = 0;
+  guint triples = 0;
+
+  gst_structure_get_double (s, "loss", &loss);
+  gst_structure_get_uint (s, "triples", &triples);
+  gst_flux_progress_break (self);
+  fprintf (stderr, "Loss over %u fixed triples of image, noise and sigma: %.4f", triples,
+      loss);
+  if (self->first_reading > 0)
+    fprintf (stderr, " (%+.1f %%)", 100 * (loss / self->first_reading - 1));
+  fputc ('\n', stderr);
+  self->first_reading = loss;
+}
+
 static void
 show_activity (GstFluxProgress *self, GstMessage *message)
 {
@@ -131,7 +149,9 @@ gst_flux_progress_message (GstFluxProgress *self, GstMessage *message)
   }
   if (GST_MESSAGE_TYPE (message) != GST_MESSAGE_ELEMENT || s == NULL)
     return;
-  if (gst_structure_has_name (s, "flux-step")) {
+  if (gst_structure_has_name (s, "flux-meter")) {
+    show_meter (self, s);
+  } else if (gst_structure_has_name (s, "flux-step")) {
     show_step (self, s);
   } else if (gst_structure_has_name (s, "flux-checkpoint")) {
     gst_flux_progress_break (self);

@@ -12,7 +12,8 @@ typedef struct {
   gboolean line_open; /* something stands on the current line */
   gint64 first_time;  /* microseconds: of the first step seen */
   guint64 first_step, last_tenth;
-  char *activity; /* last "code percent" printed without a terminal */
+  double first_reading; /* of the meter, 0: none yet */
+  char *activity;       /* last "code percent" printed without a terminal */
 } GstFluxProgress;
 
 void gst_flux_progress_init (GstFluxProgress *self, int fd);
