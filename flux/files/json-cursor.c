@@ -17,10 +17,10 @@ flux_json_fail (FluxJsonCursor *c, const char *fault)
 void
 flux_json_cursor_init (FluxJsonCursor *c, const char *text, gsize length)
 {
-  c->start = c->p = text;
-  c->end = text + length;
+  c->start = c->p = text != NULL ? text : ""; /* an empty mapping is NULL */
+  c->end = c->start + length;
   c->fault = NULL;
-  if (!g_utf8_validate_len (text, length, NULL))
+  if (!g_utf8_validate_len (c->start, length, NULL))
     flux_json_fail (c, "the text is not UTF-8");
 }
 

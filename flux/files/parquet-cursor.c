@@ -309,7 +309,9 @@ collect (FluxParquetCursor *c, GArray *out, GError **error)
       double value = def == c->leaf->max_def ? page->numbers[page->value_pos] : NAN;
 
       if (out->len == FLUX_PARQUET_MAX_LIST)
-        return bad_column (c, "has a list of more than 67108864 elements", error);
+        return flux_parquet_bad (c->file, error,
+            "column '%s' has a list of more than %u elements", c->leaf->name,
+            FLUX_PARQUET_MAX_LIST);
       g_array_append_val (out, value);
     }
     step (c);

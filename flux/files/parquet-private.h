@@ -49,7 +49,7 @@ enum { /* CompressionCodec */
 };
 
 /* A list may not have more elements: runs let a few bytes claim billions. */
-#define FLUX_PARQUET_MAX_LIST (1u << 26)
+#define FLUX_PARQUET_MAX_LIST (1u << 24)
 
 /* A primitive column of the schema. */
 typedef struct {

@@ -43,6 +43,8 @@ flux_parquet_open (const char *path, GError **error)
     return NULL;
   self->bytes = (const guint8 *)g_mapped_file_get_contents (self->mapping);
   self->length = g_mapped_file_get_length (self->mapping);
+  if (self->bytes == NULL) /* an empty file */
+    self->bytes = (const guint8 *)"";
   if (flux_is_lfs_pointer ((const char *)self->bytes, self->length)) {
     flux_parquet_bad (self, error,
         "it is a Git LFS pointer; run 'git lfs pull' to get the file itself");

@@ -166,6 +166,8 @@ test_joins_lists_over_pages (void)
 {
   assert_file ("long.parquet", "long.json", 1);
   assert_file ("long.parquet", "long.json", 3);
+  assert_file ("long-old-split.parquet", "long.json", 1);
+  assert_file ("long-old-split.parquet", "long.json", 3);
 }
 
 static void

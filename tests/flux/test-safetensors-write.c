@@ -338,6 +338,7 @@ test_full_disk_keeps_the_old_file (void)
   overwrite_in_vain (folder, FLUX_ERROR_NO_SPACE);
   g_assert_cmpint (umount2 (folder, MNT_DETACH), ==, 0);
   g_assert_cmpint (g_rmdir (folder), ==, 0);
+  g_free (folder);
 }
 
 int

@@ -5,8 +5,10 @@
 # make_parquet_cases.py FOLDER writes FOLDER/NAME.parquet and FOLDER/NAME.json (NAME up to the
 # first dash: all table-*.parquet hold the same), where the JSON is {column: [value of row 0,
 # ...]}: bytes in hexadecimal, null as null, NaN and null within a list as "nan".
-# Needs pandas, pyarrow and numpy; what is checked in was written with the versions that
-# versions.txt beside the files names.
+# Needs pandas, pyarrow and numpy; duckdb and polars add files of their own. "--old" writes
+# only what pyarrow before 15 writes otherwise: pages that end within a row. "--seeds" writes
+# files of a few hundred bytes for tests/fuzz/seeds-parquet. What is checked in was written with
+# the versions that versions*.txt beside the files name.
 import json
 import math
 import pathlib
@@ -17,7 +19,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-out = pathlib.Path(sys.argv[1])
+old = sys.argv[1] == "--old"
+out = pathlib.Path(sys.argv[-1])
 out.mkdir(parents=True, exist_ok=True)
 rng = np.random.default_rng(7)
 
@@ -106,6 +109,30 @@ def put(name, table, **options):
 
 checked = set()
 table = pa.table(base())
+long = pa.table({"key": [f"k{i}" for i in range(4)],
+                 "long": pa.array([list(rng.standard_normal(300).astype(np.float32).astype(float))
+                                   for _ in range(4)])})
+if "--seeds" in sys.argv:
+    bare = dict(store_schema=False, write_statistics=False)
+    columns = ["text"], ["image", "flag"], ["f64", "u8"], ["list64"], ["listi"]
+    for i, names in enumerate(columns):
+        for version in "1.0", "2.0":
+            for codec, dictionary in (("none", True), ("none", False), ("zstd", True)):
+                pq.write_table(table.select(names).slice(1, 9), out / f"{i}-v{version[0]}-{codec}-"
+                               f"{dictionary}.parquet", data_page_version=version, row_group_size=5,
+                               compression=codec, use_dictionary=dictionary, **bare)
+    sys.exit(0)
+
+if old:
+    checked.update(("table", "long"))  # must equal what the new one wrote
+    split = dict(data_page_size=64, write_batch_size=4)
+    put("table-old-split", table, row_group_size=25, use_dictionary=False, **split)
+    put("table-old-split-dict", table, row_group_size=25, **split)
+    put("table-old-v2", table, data_page_version="2.0", **split)
+    put("long-old-split", long, use_dictionary=False, data_page_size=512, write_batch_size=32)
+    (out / "versions-old.txt").write_text(f"pyarrow {pa.__version__}, numpy {np.__version__}\n")
+    sys.exit(0)
+
 for version in "1.0", "2.0":
     for codec in "none", "snappy", "gzip", "zstd":
         for dictionary in True, False:
@@ -119,9 +146,27 @@ put("table-v2-pages", table, row_group_size=25, use_dictionary=False, data_page_
 put("table-v1-pages-dict", table, row_group_size=25, dictionary_pagesize_limit=300, **small)
 put("table-v1-item", table, use_compliant_nested_type=False, compression="none")
 put("table-format1", table, version="1.0", use_deprecated_int96_timestamps=True)
-long = pa.table({"key": [f"k{i}" for i in range(4)],
-                 "long": pa.array([list(rng.standard_normal(300).astype(np.float32).astype(float)) for _ in range(4)])})
 put("long", long, use_dictionary=False, data_page_size=1024, write_batch_size=64)
+
+try:
+    import duckdb
+    con = duckdb.connect()
+    con.register("t", table)
+    con.sql("SET threads = 1")
+    for name, how in (("snappy", "COMPRESSION snappy"), ("zstd", "COMPRESSION zstd")):
+        con.sql(f"COPY t TO '{out}/table-duckdb-{name}.parquet' (FORMAT parquet, {how})")
+        check(out / f"table-duckdb-{name}.parquet")
+except ImportError:
+    duckdb = None
+try:
+    import polars
+    polars.from_arrow(table).write_parquet(out / "table-polars.parquet", statistics=False)
+    check(out / "table-polars.parquet")
+    polars.from_arrow(table).write_parquet(out / "table-polars-pages.parquet",
+                                           compression="gzip", data_page_size=100)
+    check(out / "table-polars-pages.parquet")
+except ImportError:
+    polars = None
 
 # Required columns: no levels at all.
 fields = [pa.field("key", pa.string(), False), pa.field("x", pa.float64(), False),
@@ -153,4 +198,6 @@ for codec in "lz4", "brotli":
     pq.write_table(small, out / f"refused-{codec}.parquet", compression=codec)
 
 (out / "versions.txt").write_text(f"pyarrow {pa.__version__}, pandas {pd.__version__}, "
-                                  f"numpy {np.__version__}\n")
+                                  f"numpy {np.__version__}" +
+                                  "".join(f", {m.__name__} {m.__version__}"
+                                          for m in (duckdb, polars) if m) + "\n")
