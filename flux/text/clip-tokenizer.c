@@ -91,10 +91,9 @@ flux_clip_tokenizer_new (const char *dir, GError **error)
             self, g_array_index (config->added, FluxTokenSpec, i), dir, NULL, error))
       return NULL;
   }
+  flux_tokenizer_config_complete (config, fallback);
   for (guint i = 0; i < FLUX_N_NAMED_TOKENS; i++) {
-    FluxTokenSpec spec = flux_tokenizer_config_named (config, i, fallback[i]);
-
-    if (!add_token (self, spec, dir, &self->named[i], error))
+    if (!add_token (self, config->named[i], dir, &self->named[i], error))
       return NULL;
   }
   return g_steal_pointer (&self);

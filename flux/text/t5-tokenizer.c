@@ -75,9 +75,9 @@ add_tokens (FluxT5Tokenizer *self, FluxTokenizerConfig *config)
 
     add_token (self, &spec);
   }
+  flux_tokenizer_config_complete (config, fallback);
   for (guint i = FLUX_TOKEN_EOS; i < FLUX_N_NAMED_TOKENS; i++) {
-    FluxTokenSpec spec = flux_tokenizer_config_named (config, i, fallback[i]);
-    gint32 id = add_token (self, &spec);
+    gint32 id = add_token (self, &config->named[i]);
 
     if (i == FLUX_TOKEN_EOS)
       self->eos = id;

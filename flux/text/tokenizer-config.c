@@ -137,7 +137,8 @@ read_added (FluxJsonCursor *c, GArray *added)
   return c->fault == NULL;
 }
 
-/* *has_added may be NULL: added tokens are then left alone. */
+/* added_key: the member that lists added tokens, or NULL; named: take bos_token and the
+ * like. An absent file says nothing. */
 static gboolean
 read_file (FluxTokenizerConfig *self, const char *dir, const char *file,
     const char *added_key, gboolean named, GError **error)
@@ -237,19 +238,38 @@ flux_tokenizer_config_free (FluxTokenizerConfig *self)
   g_free (self);
 }
 
-FluxTokenSpec
-flux_tokenizer_config_named (
-    const FluxTokenizerConfig *self, FluxNamedToken name, const char *fallback)
+/* The token whose flags count for content. */
+static const FluxTokenSpec *
+authority (const FluxTokenizerConfig *self, const char *content)
 {
-  FluxTokenSpec spec = self->named[name];
+  const FluxTokenSpec *last = NULL;
 
-  if (spec.content == NULL)
-    spec.content = (char *)fallback;
   for (guint i = 0; i < self->added->len; i++) {
     const FluxTokenSpec *added = &g_array_index (self->added, FluxTokenSpec, i);
 
-    if (strcmp (added->content, spec.content) == 0)
-      return *added;
+    if (strcmp (added->content, content) == 0)
+      return added;
   }
-  return spec;
+  for (guint i = 0; i < FLUX_N_NAMED_TOKENS; i++) {
+    if (g_strcmp0 (self->named[i].content, content) == 0)
+      last = &self->named[i];
+  }
+  return last;
+}
+
+void
+flux_tokenizer_config_complete (FluxTokenizerConfig *self, const char *const *fallback)
+{
+  for (guint i = 0; i < FLUX_N_NAMED_TOKENS; i++) {
+    if (self->named[i].content == NULL)
+      self->named[i].content = g_strdup (fallback[i]);
+  }
+  for (guint i = 0; i < FLUX_N_NAMED_TOKENS; i++) {
+    char *content = self->named[i].content;
+
+    if (content == NULL)
+      continue;
+    self->named[i] = *authority (self, content);
+    self->named[i].content = content;
+  }
 }

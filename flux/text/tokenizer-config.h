@@ -35,10 +35,12 @@ FluxTokenizerConfig *flux_tokenizer_config_read (const char *dir, GError **error
 void flux_tokenizer_config_free (FluxTokenizerConfig *self);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxTokenizerConfig, flux_tokenizer_config_free)
 
-/* The named token, its flags those of the added token of the same content; where it is
- * not given, fallback with no flags. content is owned by self or by the caller. */
-FluxTokenSpec flux_tokenizer_config_named (
-    const FluxTokenizerConfig *self, FluxNamedToken name, const char *fallback);
+/* Names the tokens that the files do not (fallback[FLUX_N_NAMED_TOKENS], NULL: none), and
+ * gives every named token the id and flags of the added token of the same content, else
+ * those of the last named token of it: a plain "pad_token" undoes the flags of an equal
+ * eos_token. */
+void
+flux_tokenizer_config_complete (FluxTokenizerConfig *self, const char *const *fallback);
 
 /* A whole file of at most 64 MiB, NUL-terminated. */
 char *flux_text_read_file (const char *path, gsize *len, GError **error);

@@ -370,6 +370,51 @@ damaged_files_are_refused (gconstpointer which)
   g_rmdir (dir);
 }
 
+/* Tokens compared after normalisation match in upper case; a plain pad_token of the same
+ * text undoes that, as in transformers. */
+static void
+flags_of_special_tokens_count (void)
+{
+#define NORMALIZED "{\"content\": \"<|endoftext|>\", \"normalized\": true}"
+  static const char *const maps[] = {"{\"eos_token\": " NORMALIZED
+                                     ", \"unk_token\": " NORMALIZED
+                                     ", \"pad_token\": " NORMALIZED "}",
+      "{\"eos_token\": " NORMALIZED ", \"unk_token\": " NORMALIZED
+      ", \"pad_token\": \"<|endoftext|>\"}"};
+  static const char *const files[] = {"vocab.json", "merges.txt", NULL};
+  g_autofree char *source = find_folder ("tiny-flux-emoji/tokenizer");
+  g_autofree char *dir = g_dir_make_tmp ("flux-tokenizer-XXXXXX", NULL);
+  g_autofree char *path = g_build_filename (dir, "special_tokens_map.json", NULL);
+
+  if (source == NULL)
+    return;
+  copy_files (source, dir, files);
+  for (guint i = 0; i < G_N_ELEMENTS (maps); i++) {
+    g_autoptr (FluxClipTokenizer) clip = NULL;
+    gint32 ids[32];
+    guint lower, upper;
+
+    g_assert_true (g_file_set_contents (path, maps[i], -1, NULL));
+    clip = flux_clip_tokenizer_new (dir, NULL);
+    g_assert_true (
+        flux_clip_tokenizer_encode (clip, "a<|endoftext|>", -1, 32, ids, &lower, NULL));
+    g_assert_true (
+        flux_clip_tokenizer_encode (clip, "a<|EndOfText|>", -1, 32, ids, &upper, NULL));
+    g_assert_cmpuint (lower, ==, 2);
+    if (i == 0)
+      g_assert_cmpuint (upper, ==, 2);
+    else
+      g_assert_cmpuint (upper, >, 2);
+  }
+  g_remove (path);
+  for (guint i = 0; files[i] != NULL; i++) {
+    g_autofree char *file = g_build_filename (dir, files[i], NULL);
+
+    g_remove (file);
+  }
+  g_rmdir (dir);
+}
+
 /* Without tokenizer.json and the like, T5's added tokens are the usual ones. */
 static void
 the_model_file_alone_is_enough (void)
@@ -416,6 +461,7 @@ main (int argc, char **argv)
       "/tokenizers/damaged-files-are-refused/clip", "clip", damaged_files_are_refused);
   g_test_add_data_func (
       "/tokenizers/damaged-files-are-refused/t5", "t5", damaged_files_are_refused);
+  g_test_add_func ("/tokenizers/flags-of-special-tokens", flags_of_special_tokens_count);
   g_test_add_func ("/tokenizers/model-file-alone", the_model_file_alone_is_enough);
   return g_test_run ();
 }

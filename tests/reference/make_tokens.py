@@ -157,7 +157,7 @@ def drawn(r):
 def strings():
     out = list(dict.fromkeys(hand_written() + lengthy()))
     r = random.Random(20240229)
-    while len(out) < 1400:
+    while len(out) < 1430:
         s = drawn(r)
         if not any(0xD800 <= ord(c) < 0xE000 for c in s) and s not in out:
             out.append(s)
