@@ -127,7 +127,7 @@ flux_slots_choose (const FluxLoraSlot *slots, guint n, const char *targets,
       chosen[i] = slots[i].trainable;
     return TRUE;
   }
-  entries = g_strsplit (expand_preset (targets), ",", 256);
+  entries = g_strsplit (expand_preset (targets), ",", 0);
   for (guint i = 0; entries[i] != NULL; i++) {
     if (!choose_entry (slots, n, g_strstrip (entries[i]), chosen, error))
       return FALSE;

@@ -1,0 +1,76 @@
+/* tests/golden/main.c: compares every group of a golden folder with what we compute.
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ *     tests/parity [--device=cpu|cuda|cuda:N] MODEL_DIR GOLDEN_DIR
+ *
+ * One line a tensor group; exit status 1 when one is beyond its bound, 2 when there is
+ * nothing to compare. */
+#include "tests/golden/parity.h"
+
+#include <stdio.h>
+
+static int
+fail (GError *error)
+{
+  fprintf (stderr, "parity: %s\n", error->message);
+  g_error_free (error);
+  return 2;
+}
+
+static gboolean
+parse (int *argc, char ***argv, int *device, GError **error)
+{
+  g_autofree char *name = NULL;
+  GOptionEntry entries[] = {
+      {"device", 0, 0, G_OPTION_ARG_STRING, &name, "cpu, cuda or cuda:N", "DEVICE"},
+      {NULL}};
+  g_autoptr (GOptionContext) context = g_option_context_new ("MODEL_DIR GOLDEN_DIR");
+
+  g_option_context_add_main_entries (context, entries, NULL);
+  if (!g_option_context_parse (context, argc, argv, error))
+    return FALSE;
+  *device = FLUX_DEVICE_CPU;
+  return name == NULL || flux_device_parse (name, device, error);
+}
+
+static void
+compare_all (Parity *p)
+{
+  parity_rng (p);
+  parity_schedules (p);
+  parity_nf4 (p);
+  parity_adam8 (p);
+  parity_text (p);
+  parity_vae (p);
+  parity_forward (p);
+  parity_train (p);
+  parity_files (p);
+  parity_sample (p);
+  parity_report_unknown (p);
+  printf ("%u ok, %u FAILED, %u skipped, %u unknown tensors\n", p->n_ok, p->n_failed,
+      p->n_skipped, p->n_unknown);
+}
+
+int
+main (int argc, char **argv)
+{
+  GError *error = NULL;
+  Parity p = {0};
+
+  if (!parse (&argc, &argv, &p.device, &error))
+    return fail (error);
+  if (argc != 3) {
+    fprintf (stderr, "usage: %s [--device=DEVICE] MODEL_DIR GOLDEN_DIR\n", argv[0]);
+    return 2;
+  }
+  p.model_dir = argv[1];
+  p.golden_dir = argv[2];
+  p.backend = flux_backend_new (p.device, FX_F32, &error);
+  if (p.backend == NULL || !parity_open (&p, &error)) {
+    parity_close (&p);
+    return fail (error);
+  }
+  compare_all (&p);
+  parity_close (&p);
+  return p.n_failed > 0 ? 1 : p.n_ok == 0 ? 2 : 0;
+}
