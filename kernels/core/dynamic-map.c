@@ -2,6 +2,7 @@
  * The 8-bit dynamic maps of bitsandbytes and what is quantised with them: the absmax of
  * double quantisation (functional.py: create_dynamic_map, quantize_4bit with
  * compress_statistics; csrc/kernels.cu: dQuantize). */
+#include "kernels/core/mean.h"
 #include "kernels/fx.h"
 
 #include <math.h>
@@ -88,11 +89,8 @@ fx_absmax_quantize (
     const float *absmax, size_t n, uint8_t *codes, float *absmax2, float *offset)
 {
   const float *map = fx_dynamic_map (true);
-  double sum = 0;
 
-  for (size_t i = 0; i < n; i++)
-    sum += absmax[i];
-  *offset = n == 0 ? 0.0f : (float)(sum / (double)n);
+  *offset = fx_torch_mean (absmax, n);
   for (size_t first = 0; first < n; first += BLOCK) {
     size_t end = n - first < BLOCK ? n : first + BLOCK;
     float largest = 0, inverse;
