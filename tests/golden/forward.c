@@ -120,6 +120,9 @@ compare_case (Parity *p, const char *prefix, const char *settings_name, const ch
   g_autofree char *latents = g_strdup_printf ("%s.hidden_states", prefix);
   g_autoptr (JsonObject) settings = parity_settings (p, "%s", settings_name);
 
+  /* Inputs, even where the base is absent. */
+  parity_find (p, "%s", latents);
+  parity_find (p, "%s", ids);
   for (guint i = 0; i < G_N_ELEMENTS (outs); i++) {
     g_autofree char *name = g_strdup_printf ("%s.%s", prefix, outs[i].tensor);
     g_autofree char *group = g_strdup_printf ("%s.%s", prefix, outs[i].line);

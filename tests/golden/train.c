@@ -438,6 +438,9 @@ parity_train (Parity *p)
 {
   g_auto (GStrv) names = parity_names (p, "train");
 
+  /* Inputs of all runs. */
+  parity_mark (p, "lora_init.");
+  parity_mark (p, "train.noise.");
   for (guint i = 0; names[i] != NULL; i++) {
     g_autofree char *name = NULL;
     g_autoptr (GError) error = NULL;

@@ -55,6 +55,7 @@ compare_one (Parity *p, FluxVae *vae, const char *prefix)
 
   if (pixels == NULL || pixels->dtype != FX_U8 || pixels->n_dims != 3 ||
       pixels->dims[2] != 3 || pixels->dims[0] > 1 << 14 || pixels->dims[1] > 1 << 14) {
+    parity_mark (p, prefix);
     parity_skip (p, prefix, "there is no pixels_u8 of [height, width, 3]");
     return;
   }
