@@ -91,10 +91,9 @@ sync_folder (FluxReplace *self, GError **error)
   return fail (error, saved_errno, self->path);
 }
 
-gboolean
-flux_replace_commit (FluxReplace *self, GError **error)
+static gboolean
+finish (FluxReplace *self, GError **error)
 {
-  g_autoptr (FluxReplace) owned = self;
   int fd = self->fd;
 
   if (self->failed) {
@@ -109,6 +108,15 @@ flux_replace_commit (FluxReplace *self, GError **error)
     return fail (error, errno, self->path);
   g_clear_pointer (&self->temporary, g_free);
   return sync_folder (self, error);
+}
+
+gboolean
+flux_replace_commit (FluxReplace *self, GError **error)
+{
+  gboolean ok = finish (self, error);
+
+  flux_replace_abort (self); /* removes what is left, which is nothing after success */
+  return ok;
 }
 
 void
