@@ -47,6 +47,7 @@ struct _GstFluxCacheSink {
   GstFluxTensorInfo info;  /* of the current caps */
   GstFluxCacheIndex index; /* of what has been written */
   GHashTable *written;     /* names of the index */
+  gboolean refused;        /* the caps */
 };
 
 static GstStaticPadTemplate sink_template = GST_STATIC_PAD_TEMPLATE (
@@ -120,6 +121,7 @@ start (GstFluxCacheSink *self)
     gst_flux_post_error (self, error);
     return FALSE;
   }
+  self->refused = FALSE;
   gst_flux_cache_index_init (&self->index);
   self->written = g_hash_table_new (g_str_hash, g_str_equal);
   return TRUE;
@@ -181,7 +183,11 @@ gst_flux_cache_sink_set_caps (GstBaseSink *base, GstCaps *caps)
     return FALSE;
   if (check_model (self, self->info.model, &error))
     return TRUE;
-  gst_flux_post_error (self, error);
+  /* Caps are sticky, and come again with each buffer; say it once. */
+  if (!self->refused)
+    gst_flux_post_error (self, g_steal_pointer (&error));
+  g_clear_error (&error);
+  self->refused = TRUE;
   return FALSE;
 }
 
@@ -232,7 +238,9 @@ gst_flux_cache_sink_event (GstBaseSink *base, GstEvent *event)
   GError *error = NULL;
 
   if (GST_EVENT_TYPE (event) == GST_EVENT_EOS) {
-    finish (self, &error);
+    /* An error has been posted when the caps were refused. */
+    if (!self->refused)
+      finish (self, &error);
   } else if (gst_flux_empty_prompt_event_parse (event, &e)) {
     self->index.empty_prompt =
         gst_flux_cache_write_empty_prompt (self->location, &e, &error);

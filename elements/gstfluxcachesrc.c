@@ -251,6 +251,14 @@ failed:
   return GST_FLOW_ERROR;
 }
 
+/* Caps are those of the first sample, which create() sets; the template's fixed values
+ * would be nobody's. */
+static gboolean
+gst_flux_cache_src_negotiate (GstBaseSrc *base)
+{
+  return TRUE;
+}
+
 static gboolean
 gst_flux_cache_src_is_seekable (GstBaseSrc *base)
 {
@@ -328,6 +336,7 @@ gst_flux_cache_src_class_init (GstFluxCacheSrcClass *klass)
   gst_element_class_add_static_pad_template (element_class, &src_template);
 
   element_class->change_state = GST_DEBUG_FUNCPTR (gst_flux_cache_src_change_state);
+  src_class->negotiate = GST_DEBUG_FUNCPTR (gst_flux_cache_src_negotiate);
   src_class->is_seekable = GST_DEBUG_FUNCPTR (gst_flux_cache_src_is_seekable);
   src_class->do_seek = GST_DEBUG_FUNCPTR (gst_flux_cache_src_do_seek);
   src_class->query = GST_DEBUG_FUNCPTR (gst_flux_cache_src_query);

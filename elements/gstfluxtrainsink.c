@@ -232,7 +232,10 @@ gst_flux_train_sink_set_caps (GstBaseSink *base, GstCaps *caps)
     return FALSE;
   if (check_caps (self, &self->info, &error))
     return TRUE;
-  gst_flux_train_sink_fail (self, error);
+  /* Caps are sticky, and come again with each buffer; say it once. */
+  if (self->state != STATE_FAILED)
+    gst_flux_train_sink_fail (self, g_steal_pointer (&error));
+  g_clear_error (&error);
   return FALSE;
 }
 

@@ -58,6 +58,7 @@ struct _GstFluxVaeEnc {
   gchar *fingerprint;
 
   GstVideoInfo video;
+  gboolean refused;            /* its size */
   GstFluxPosterior *posterior; /* PAUSED and above; object lock to set */
   GstFluxProgress progress;    /* "encode" */
 };
@@ -190,15 +191,17 @@ gst_flux_vae_enc_set_caps (GstBaseTransform *base, GstCaps *in, GstCaps *out)
 
   if (!gst_video_info_from_caps (&self->video, in))
     return FALSE;
-  if (self->video.width % PIXELS_STEP != 0 || self->video.height % PIXELS_STEP != 0) {
+  if (self->video.width % PIXELS_STEP == 0 && self->video.height % PIXELS_STEP == 0)
+    return TRUE;
+  /* The base class tries again with each buffer; say it once. */
+  if (!self->refused)
     gst_flux_post_error (
         self, g_error_new (FLUX_ERROR, FLUX_ERROR_SETTINGS,
                   "Pictures of %dx%d pixels cannot be encoded: put fluximagecrop before "
                   "fluxvaeenc, with a width and a height that are multiples of %d.",
                   self->video.width, self->video.height, PIXELS_STEP));
-    return FALSE;
-  }
-  return TRUE;
+  self->refused = TRUE;
+  return FALSE;
 }
 
 /* ---- work ---- */
@@ -320,6 +323,7 @@ start (GstFluxVaeEnc *self)
   GError *error = NULL;
 
   gst_flux_progress_init (&self->progress, GST_ELEMENT (self), "encode", NULL);
+  self->refused = FALSE;
   posterior = gst_flux_posterior_new (
       GST_ELEMENT (self), self->model, self->cache_location, self->device, &error);
   if (posterior == NULL) {

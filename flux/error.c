@@ -5,7 +5,11 @@
 
 #include "kernels/fx.h"
 
-G_DEFINE_QUARK (flux - error, flux_error)
+GQuark
+flux_error_quark (void)
+{
+  return g_quark_from_static_string ("flux-error");
+}
 
 void
 flux_error_from_fx (GError **error, int status, const char *what)
