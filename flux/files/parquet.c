@@ -59,6 +59,8 @@ flux_parquet_open (const char *path, GError **error)
 void
 flux_parquet_free (FluxParquet *self)
 {
+  if (self == NULL)
+    return;
   for (guint i = 0; self->cursors != NULL && i < self->leaves->len; i++)
     g_clear_pointer (&self->cursors[i], flux_parquet_cursor_free);
   g_free (self->cursors);

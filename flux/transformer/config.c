@@ -100,12 +100,12 @@ read_fields (FluxConfigJson *json, const char *path, FluxConfig *c, GError **err
       !optional_int (json, "num_layers", 0, MAX_BLOCKS, &c->num_layers, error) ||
       !optional_int (
           json, "num_single_layers", 0, MAX_BLOCKS, &c->num_single_layers, error) ||
-      !optional_int (json, "num_attention_heads", 1, MAX_FEATURES,
-          &c->num_attention_heads, error) ||
+      !optional_int (
+          json, "num_attention_heads", 1, MAX_FEATURES, &c->num_attention_heads, error) ||
       !optional_int (
           json, "attention_head_dim", 2, 1024, &c->attention_head_dim, error) ||
-      !optional_int (json, "joint_attention_dim", 1, MAX_FEATURES,
-          &c->joint_attention_dim, error) ||
+      !optional_int (
+          json, "joint_attention_dim", 1, MAX_FEATURES, &c->joint_attention_dim, error) ||
       !optional_int (json, "pooled_projection_dim", 1, MAX_FEATURES,
           &c->pooled_projection_dim, error))
     return FALSE;

@@ -76,8 +76,7 @@ read_pattern (FluxLoraAlpha *self, FluxConfigJson *json, GError **error)
 }
 
 static gboolean
-read_config (
-    FluxLoraAlpha *self, FluxConfigJson *json, const char *path, GError **error)
+read_config (FluxLoraAlpha *self, FluxConfigJson *json, const char *path, GError **error)
 {
   char buffer[64];
   const char *found = find_key (json, "lora_alpha", buffer, sizeof buffer);

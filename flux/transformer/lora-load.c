@@ -135,8 +135,7 @@ place_all (Reader *r, GError **error)
 /* ---- shapes and values ---- */
 
 static gboolean
-check_tensor (
-    Reader *r, const FluxTensor *t, gint64 rows, gint64 cols, GError **error)
+check_tensor (Reader *r, const FluxTensor *t, gint64 rows, gint64 cols, GError **error)
 {
   if (t->n_dims == 2 && t->dims[0] == rows && t->dims[1] == cols)
     return TRUE;
@@ -165,8 +164,8 @@ read_alpha (Reader *r, const FluxTensor *t, float *alpha, GError **error)
 }
 
 static gboolean
-check_slot (Reader *r, guint slot, FluxLoraAlpha *config, int *rank, float *alpha,
-    GError **error)
+check_slot (
+    Reader *r, guint slot, FluxLoraAlpha *config, int *rank, float *alpha, GError **error)
 {
   const FluxTensor *const *parts = r->found[slot].parts;
   const FluxTensor *a = parts[PART_A], *b = parts[PART_B];

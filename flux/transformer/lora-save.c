@@ -160,8 +160,8 @@ flux_lora_save (FluxLora *self, const char *path, GError **error)
   }
   for (guint i = 0; i < self->n_tensors; i++) {
     const FluxLoraTensor *t = &self->tensors[i];
-    char *name = g_strdup_printf ("transformer.%s.lora_%c.weight",
-        self->slots[t->slot].name, t->is_b ? 'B' : 'A');
+    char *name = g_strdup_printf (
+        "transformer.%s.lora_%c.weight", self->slots[t->slot].name, t->is_b ? 'B' : 'A');
     g_ptr_array_add (names, name);
     sources[i] = (FluxTensorSource){.name = name,
         .dtype = FX_F32,

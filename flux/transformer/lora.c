@@ -7,7 +7,7 @@
 
 enum {
   MAX_RANK = 4096,
-  PADDING = 256,              /* elements: fx.h FX_ADAM8_BLOCK */
+  PADDING = 256,           /* elements: fx.h FX_ADAM8_BLOCK */
   STREAM_INIT = 0x41525f4c /* what fx_philox draws are for; any constant of its own */
 };
 
@@ -235,5 +235,5 @@ const fx_lora *
 flux_lora_module (FluxLora *self, guint slot)
 {
   return slot < self->n_slots && self->modules[slot].rank > 0 ? &self->modules[slot]
-                                                               : NULL;
+                                                              : NULL;
 }

@@ -106,7 +106,8 @@ choose_entry (const FluxLoraSlot *slots, guint n, const char *entry, gboolean *c
   }
   if (*entry == '\0' || matches == 0)
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
-        "LoRA target '%s' matches no linear layer of this transformer; use \"attention\", "
+        "LoRA target '%s' matches no linear layer of this transformer; use "
+        "\"attention\", "
         "\"attention-all\", \"all-linear\" or names such as \"to_q,to_k\".",
         entry);
   else if (frozen > 0)

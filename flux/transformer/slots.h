@@ -44,8 +44,7 @@ flux_slot_double (int block, int slot)
 static inline guint
 flux_slot_single (const FluxConfig *c, int block, int slot)
 {
-  return (
-      guint)(c->num_layers * FLUX_DOUBLE_SLOTS + block * FLUX_SINGLE_SLOTS + slot);
+  return (guint)(c->num_layers * FLUX_DOUBLE_SLOTS + block * FLUX_SINGLE_SLOTS + slot);
 }
 
 static inline guint

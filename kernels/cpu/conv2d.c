@@ -21,8 +21,8 @@ typedef struct {
   fx_mat y, x;
   const fx_weight *w;
   fx_conv c;
-  const float *direct; /* W in fp32, or NULL */
-  float *packed;       /* [blocks, k, COLS] */
+  const float *direct;            /* W in fp32, or NULL */
+  float *packed;                  /* [blocks, k, COLS] */
   int64_t out_h, out_w, segments; /* of a row */
 } conv_job;
 

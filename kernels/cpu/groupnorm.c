@@ -25,7 +25,8 @@ sum_chunks (void *arg, int64_t begin, int64_t end)
   int64_t channels = job->x.cols;
 
   for (int64_t chunk = begin; chunk < end; chunk++) {
-    int64_t first = job->x.rows * chunk / CHUNKS, last = job->x.rows * (chunk + 1) / CHUNKS;
+    int64_t first = job->x.rows * chunk / CHUNKS,
+            last = job->x.rows * (chunk + 1) / CHUNKS;
     double *restrict sum = job->sums + chunk * 2 * channels;
     double *restrict square = sum + channels;
     for (int64_t c = 0; c < 2 * channels; c++)
@@ -96,13 +97,13 @@ fx_cpu_groupnorm (fx_backend *b, fx_mat y, fx_mat x, int groups, const float *we
   size_t sums = (size_t)(CHUNKS * 2 * x.cols);
   groupnorm_job job = {.y = y, .x = x, .silu = silu};
 
-  FX_TRY (fx_cpu_shared (cpu, "groupnorm",
-      sums * sizeof (double) + 2 * (size_t)x.cols * sizeof (float)));
+  FX_TRY (fx_cpu_shared (
+      cpu, "groupnorm", sums * sizeof (double) + 2 * (size_t)x.cols * sizeof (float)));
   job.sums = cpu->shared;
   job.scale = (float *)(job.sums + sums);
   job.shift = job.scale + x.cols;
-  fx_pool_run (cpu->pool, CHUNKS,
-      fx_cpu_grain (x.rows / CHUNKS * x.cols, 16384), sum_chunks, &job);
+  fx_pool_run (cpu->pool, CHUNKS, fx_cpu_grain (x.rows / CHUNKS * x.cols, 16384),
+      sum_chunks, &job);
   fold (&job, groups, weight, bias, eps);
   fx_pool_run (cpu->pool, x.rows, fx_cpu_grain (x.cols, 16384), apply_rows, &job);
   return FX_OK;

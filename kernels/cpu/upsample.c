@@ -33,7 +33,7 @@ fx_cpu_upsample2 (fx_backend *b, fx_mat y, fx_mat x, int height, int width)
 {
   upsample_job job = {y, x, width};
 
-  fx_pool_run (fx_cpu_of (b)->pool, height,
-      fx_cpu_grain ((int64_t)width * x.cols, 16384), upsample_rows, &job);
+  fx_pool_run (fx_cpu_of (b)->pool, height, fx_cpu_grain ((int64_t)width * x.cols, 16384),
+      upsample_rows, &job);
   return FX_OK;
 }
