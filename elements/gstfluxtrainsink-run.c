@@ -256,8 +256,6 @@ gst_flux_train_sink_sample_came (GstFluxTrainSink *self)
 {
   const GstFluxHeld *held = (const GstFluxHeld *)self->held->data;
 
-  if (self->state == STATE_FINISHED)
-    return GST_FLOW_EOS;
   if (!self->streaming && self->mode == MODE_AUTO &&
       held[self->held->len - 1].epoch > held[0].epoch) {
     GST_INFO_OBJECT (self, "the stream starts over: training as it comes");

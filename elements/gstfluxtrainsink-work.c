@@ -186,7 +186,6 @@ gst_flux_train_sink_open (GstFluxTrainSink *self, GError **error)
   self->step = step;
   GST_OBJECT_UNLOCK (self);
   self->saved_step = step;
-  gst_flux_progress_init (&self->training_progress, GST_ELEMENT (self), "train", NULL);
   gst_flux_training_begin (self->training, self->base, self->model,
       (fx_qtype)self->quantization, flux_trainer_get_lora (self->trainer));
   gst_flux_train_sink_set_state (self, STATE_TRAINING);

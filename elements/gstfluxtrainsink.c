@@ -134,6 +134,7 @@ begin_run (GstFluxTrainSink *self)
   g_atomic_int_set (&self->want_checkpoint, FALSE);
   self->streaming = self->mode == MODE_STREAM;
   self->epoch = 0;
+  gst_flux_progress_init (&self->training_progress, GST_ELEMENT (self), "train", NULL);
   GST_OBJECT_LOCK (self);
   self->step = 0;
   self->loss = 0;
@@ -288,6 +289,9 @@ gst_flux_train_sink_render (GstBaseSink *base, GstBuffer *buffer)
   GstFluxHeld held;
   GError *error = NULL;
 
+  /* A queue may send one more buffer after GST_FLOW_EOS, without its caps. */
+  if (self->state == STATE_FINISHED)
+    return GST_FLOW_EOS;
   held.sample = sample_from_buffer (self, buffer, &held.epoch, &error);
   if (held.sample == NULL) {
     gst_flux_train_sink_fail (self, error);

@@ -1,0 +1,263 @@
+/* tests/elements/test-trainerrors.c: what goes wrong in fluxtrainsink: one error, that
+ * says what to do, and nothing that was learnt is lost. SPDX-License-Identifier:
+ * LGPL-2.1-or-later */
+#include <math.h>
+#include <signal.h>
+#include <sys/resource.h>
+
+#include "tests/elements/testtrain.h"
+
+static void
+expect_error (TestRun *run, const gchar *word)
+{
+  test_run_play (run);
+  if (run->n_errors == 0)
+    g_assert_cmpint (test_run_until_end (run), ==, GST_MESSAGE_ERROR);
+  test_run_stop (run);
+  g_assert_cmpuint (run->n_errors, ==, 1);
+  if (strstr (run->error, word) == NULL)
+    g_test_message ("'%s' is not in: %s", word, run->error);
+  g_assert_nonnull (strstr (run->error, word));
+  g_assert_cmpstr (GST_OBJECT_NAME (run->from), ==, "train");
+}
+
+static void
+test_bad_settings (void)
+{
+  const gchar *settings[][2] = {{"targets=nothing", "nothing"},
+      {"resume-from=/nowhere/at/all", "/nowhere/at/all"}, {"device=cuda:77", "77"},
+      {"device=abacus", "abacus"}};
+  TestRun run;
+
+  begin ();
+  for (guint i = 0; i < G_N_ELEMENTS (settings); i++) {
+    init (&run, "", settings[i][0], at ("a.safetensors"));
+    expect_error (&run, settings[i][1]);
+    test_run_clear (&run);
+  }
+  g_assert_false (exists (at ("a.safetensors")));
+  end ();
+}
+
+/* A folder that cannot be made is found out before training. */
+static void
+test_bad_location (void)
+{
+  TestRun run;
+
+  begin ();
+  g_assert_true (g_file_set_contents (at ("file"), "x", -1, NULL));
+  init (&run, "", "max-steps=3", at ("file/a.safetensors"));
+  expect_error (&run, "file");
+  g_assert_cmpuint (run.n_steps, ==, 0);
+  test_run_clear (&run);
+  end ();
+}
+
+static void
+test_no_samples (void)
+{
+  GstElement *sink = gst_element_factory_make ("fluxtrainsink", "train");
+  GstBus *bus = gst_bus_new ();
+  GstFluxTensorInfo info = test_sample_info (model, 4, 4);
+  GstHarness *h;
+  GError *error = NULL;
+
+  begin ();
+  gst_element_set_bus (sink, bus);
+  g_object_set (sink, "model", model, "location", at ("a.safetensors"), NULL);
+  h = gst_harness_new_with_element (sink, "sink", NULL);
+  gst_harness_set_src_caps (h, gst_flux_tensor_info_to_caps (&info));
+  gst_harness_push_event (h, gst_event_new_eos ());
+  g_assert_cmpuint (test_count_errors (bus, &error), ==, 1);
+  g_assert_nonnull (strstr (error->message, "No sample"));
+  g_error_free (error);
+  gst_harness_teardown (h);
+  gst_element_set_bus (sink, NULL);
+  gst_object_unref (bus);
+  gst_object_unref (sink);
+  end ();
+}
+
+/* Samples of another VAE, of other embeddings, of odd sizes. */
+static void
+test_other_model (void)
+{
+  begin ();
+  for (guint i = 0; i < 5; i++) {
+    GstElement *sink = gst_element_factory_make ("fluxtrainsink", "train");
+    GstBus *bus = gst_bus_new ();
+    GstFluxTensorInfo info = test_sample_info (model, 4, 4);
+    GstHarness *h;
+    GError *error = NULL;
+
+    if (i == 0)
+      g_strlcpy (info.model, "another", sizeof info.model);
+    info.text_dim += i == 1;
+    info.pooled_dim += i == 2;
+    info.channels += i == 3;
+    info.width += i == 4;
+    gst_element_set_bus (sink, bus);
+    g_object_set (sink, "model", model, "location", at ("a.safetensors"), NULL);
+    h = gst_harness_new_with_element (sink, "sink", NULL);
+    gst_harness_set_src_caps (h, gst_flux_tensor_info_to_caps (&info));
+    g_assert_cmpint (gst_harness_push (h, test_sample (&info, 0)), !=, GST_FLOW_OK);
+    g_assert_cmpuint (test_count_errors (bus, &error), ==, 1);
+    g_assert_error (error, GST_STREAM_ERROR, GST_STREAM_ERROR_WRONG_TYPE);
+    g_error_free (error);
+    gst_harness_teardown (h);
+    gst_element_set_bus (sink, NULL);
+    gst_object_unref (bus);
+    gst_object_unref (sink);
+  }
+  end ();
+}
+
+/* One sample of NaN among the others: training stops there, and what was learnt before is
+ * in a checkpoint, whose adapter is finite. */
+static void
+test_nan (void)
+{
+  TestRun run;
+  GstElement *sink = NULL;
+  GstHarness *h;
+  gchar *bad, *path;
+
+  begin ();
+  bad = test_folder ();
+  sink = gst_element_factory_make ("fluxcachesink", NULL);
+  g_object_set (sink, "location", bad, NULL);
+  h = gst_harness_new_with_element (sink, "sink", NULL);
+  for (guint i = 0; i < 8; i++) {
+    GstFluxTensorInfo info = test_cache_info (model, i);
+    GstBuffer *buffer = test_sample (&info, i);
+
+    if (i == 6) {
+      gsize size = gst_flux_tensor_info_get_size (&info, 0);
+      float *x = g_new (float, size / sizeof (float));
+
+      for (gsize j = 0; j < size / sizeof (float); j++)
+        x[j] = NAN;
+      gst_buffer_replace_memory (
+          buffer, 0, gst_memory_new_wrapped (0, x, size, 0, size, x, g_free));
+    }
+    gst_harness_set_src_caps (h, gst_flux_tensor_info_to_caps (&info));
+    g_assert_cmpint (gst_harness_push (h, buffer), ==, GST_FLOW_OK);
+  }
+  gst_harness_push_event (h, gst_event_new_eos ());
+  gst_harness_teardown (h);
+  gst_object_unref (sink);
+
+  test_run_init (&run,
+      "fluxcachesrc location=%s epochs=-1 ! fluxtrainsink name=train model=%s "
+      "location=%s "
+      "accumulate=1 mode=stream",
+      bad, model, at ("a.safetensors"));
+  test_run_play (&run);
+  g_assert_cmpint (test_run_until_end (&run), ==, GST_MESSAGE_ERROR);
+  test_run_stop (&run);
+  g_assert_cmpuint (run.n_errors, ==, 1);
+  g_assert_true (run.error_domain == GST_STREAM_ERROR);
+  g_assert_cmpuint (run.last_step, ==, 6);
+  path = g_strdup_printf ("%s/a-checkpoints/checkpoint-6", folder);
+  g_assert_nonnull (strstr (run.error, path));
+  g_free (path);
+  test_check_lora (
+      model, at ("a-checkpoints/checkpoint-6/pytorch_lora_weights.safetensors"));
+  g_assert_false (exists (at ("a.safetensors")));
+  test_run_clear (&run);
+  test_remove (bad);
+  g_free (bad);
+  end ();
+}
+
+/* A disk that is full: files larger than a few bytes cannot be written. */
+static void
+set_disk_full (gboolean full)
+{
+  struct rlimit limit = {full ? 64 : RLIM_INFINITY, RLIM_INFINITY};
+
+  signal (SIGXFSZ, SIG_IGN);
+  g_assert_cmpint (setrlimit (RLIMIT_FSIZE, &limit), ==, 0);
+}
+
+/* On the way it is a warning, and training goes on; at the end it is an error, and what
+ * was at location is whole. */
+static void
+test_disk_full (void)
+{
+  TestRun run;
+  gchar *text;
+
+  begin ();
+  g_assert_true (g_file_set_contents (at ("a.safetensors"), "before", -1, NULL));
+  init (&run, "", "max-steps=3 checkpoint-interval=1", at ("a.safetensors"));
+  test_run_play (&run);
+  set_disk_full (TRUE);
+  g_assert_cmpint (test_run_until_end (&run), ==, GST_MESSAGE_ERROR);
+  set_disk_full (FALSE);
+  g_assert_cmpuint (run.n_steps, ==, 3);
+  g_assert_cmpuint (run.n_warnings, ==, 3);
+  g_assert_cmpuint (run.n_errors, ==, 1);
+  g_assert_true (run.error_domain == GST_RESOURCE_ERROR);
+  g_assert_nonnull (strstr (run.error, at ("a")));
+  g_assert_true (g_file_get_contents (at ("a.safetensors"), &text, NULL, NULL));
+  g_assert_cmpstr (text, ==, "before");
+  g_free (text);
+  /* There is room again when the pipeline stops: nothing is lost. */
+  test_run_stop (&run);
+  test_check_lora (
+      model, at ("a-checkpoints/checkpoint-3/pytorch_lora_weights.safetensors"));
+  test_run_clear (&run);
+  end ();
+}
+
+/* Caption dropout needs the empty prompt: it comes from the cache here, and cannot
+ * elsewhere. */
+static void
+test_caption_dropout (void)
+{
+  TestRun run;
+  gchar *index, *text;
+
+  begin ();
+  train ("", "max-steps=3", at ("a.safetensors"));
+  train ("", "max-steps=3 caption-dropout=1", at ("b.safetensors"));
+  g_assert_true (test_files_differ (at ("a.safetensors"), at ("b.safetensors")));
+
+  index = g_build_filename (cache, "samples.ini", NULL);
+  g_assert_true (g_file_get_contents (index, &text, NULL, NULL));
+  {
+    gchar *without = g_strdup (text), *flag = strstr (without, "empty-prompt=true");
+
+    g_assert_nonnull (flag);
+    memcpy (flag, "empty-prompt=0   ", 17);
+    g_assert_true (g_file_set_contents (index, without, -1, NULL));
+    g_free (without);
+  }
+  init (&run, "", "max-steps=3 caption-dropout=0.5", at ("c.safetensors"));
+  expect_error (&run, "empty prompt");
+  test_run_clear (&run);
+  g_assert_true (g_file_set_contents (index, text, -1, NULL));
+  g_free (text);
+  g_free (index);
+  end ();
+}
+
+static void
+add_tests (void)
+{
+  g_test_add_func ("/trainsink/bad-settings", test_bad_settings);
+  g_test_add_func ("/trainsink/bad-location", test_bad_location);
+  g_test_add_func ("/trainsink/no-samples", test_no_samples);
+  g_test_add_func ("/trainsink/other-model", test_other_model);
+  g_test_add_func ("/trainsink/nan", test_nan);
+  g_test_add_func ("/trainsink/disk-full", test_disk_full);
+  g_test_add_func ("/trainsink/caption-dropout", test_caption_dropout);
+}
+
+int
+main (int argc, char **argv)
+{
+  return test_main (argc, argv, add_tests);
+}
