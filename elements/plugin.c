@@ -7,7 +7,10 @@
 
 #include "elements/gstfluxcachesink.h"
 #include "elements/gstfluxcachesrc.h"
+#include "elements/gstfluxdatasetsrc.h"
 #include "elements/gstfluxembed.h"
+#include "elements/gstfluximagecrop.h"
+#include "elements/gstfluximagedec.h"
 #include "elements/gstfluxsamplemeta.h"
 #include "elements/gstfluxsamplersrc.h"
 #include "elements/gstfluxtrainsink.h"
@@ -21,7 +24,10 @@ plugin_init (GstPlugin *plugin)
   gst_flux_sample_meta_register ();
   ok &= GST_ELEMENT_REGISTER (fluxcachesink, plugin);
   ok &= GST_ELEMENT_REGISTER (fluxcachesrc, plugin);
+  ok &= GST_ELEMENT_REGISTER (fluxdatasetsrc, plugin);
   ok &= GST_ELEMENT_REGISTER (fluxembed, plugin);
+  ok &= GST_ELEMENT_REGISTER (fluximagecrop, plugin);
+  ok &= GST_ELEMENT_REGISTER (fluximagedec, plugin);
   ok &= GST_ELEMENT_REGISTER (fluxsamplersrc, plugin);
   ok &= GST_ELEMENT_REGISTER (fluxtrainsink, plugin);
   ok &= GST_ELEMENT_REGISTER (fluxvaeenc, plugin);

@@ -11,7 +11,7 @@ flux_dataset_table_clear (gpointer p)
 {
   FluxDatasetTable *table = p;
 
-  flux_parquet_free (table->parquet);
+  g_clear_pointer (&table->parquet, flux_parquet_free);
   g_free (table->path);
 }
 

@@ -13,8 +13,8 @@ static void
 test_registered (void)
 {
   GList *list = features ();
-  const gchar *names[] = {"fluxvaeenc", "fluxembed", "fluxcachesink", "fluxcachesrc",
-      "fluxtrainsink", "fluxsamplersrc"};
+  const gchar *names[] = {"fluxdatasetsrc", "fluximagedec", "fluximagecrop", "fluxvaeenc",
+      "fluxembed", "fluxcachesink", "fluxcachesrc", "fluxtrainsink", "fluxsamplersrc"};
 
   g_assert_nonnull (list);
   for (guint i = 0; i < G_N_ELEMENTS (names); i++) {
@@ -70,8 +70,8 @@ test_defaults (void)
 static void
 test_missing_settings (void)
 {
-  const gchar *names[] = {"fluxvaeenc", "fluxembed", "fluxcachesink", "fluxcachesrc",
-      "fluxtrainsink", "fluxsamplersrc"};
+  const gchar *names[] = {"fluxdatasetsrc", "fluxvaeenc", "fluxembed", "fluxcachesink",
+      "fluxcachesrc", "fluxtrainsink", "fluxsamplersrc"};
 
   for (guint i = 0; i < G_N_ELEMENTS (names); i++) {
     GstElement *element = gst_element_factory_make (names[i], NULL);
@@ -100,7 +100,7 @@ test_missing_model (void)
       "fluxembed text-model=/nowhere/model",
       "fluxtrainsink model=/nowhere/model location=x.safetensors",
       "fluxsamplersrc model=/nowhere/model prompt=x",
-      "fluxcachesrc location=/nowhere/model"};
+      "fluxcachesrc location=/nowhere/model", "fluxdatasetsrc location=/nowhere/model"};
 
   for (guint i = 0; i < G_N_ELEMENTS (lines); i++) {
     GstElement *element = gst_parse_launch (lines[i], NULL);

@@ -1,0 +1,506 @@
+/* gstfluxdatasetsrc.c: sends the pictures of a data set with their captions.
+ * SPDX-License-Identifier: LGPL-2.1-or-later */
+/**
+ * SECTION:element-fluxdatasetsrc
+ * @title: fluxdatasetsrc
+ *
+ * Sends the files of a captioned picture data set, one a buffer, undecoded. The caption,
+ * the file's name and its place in the data set travel in the buffer's GstFluxSampleMeta.
+ *
+ * `location` is a folder with metadata.jsonl (each line an object with "file_name" and
+ * the `caption-column`, as the datasets library's imagefolder); or a folder of pictures,
+ * each with its caption in a .txt or .caption file beside it; or a parquet file, or a
+ * folder with parquet files, as the Hugging Face Hub serves them. A picture without a
+ * caption gets `instance-prompt`; it is an error when that is not set either. Captions
+ * have to be UTF-8.
+ *
+ * Caps follow the file: image/jpeg, image/png or image/webp by its first bytes, changing
+ * in mid-stream. Other formats are left out with a warning.
+ *
+ * With `shuffle` each epoch has an order of its own, which depends on `seed` and the
+ * epoch alone. `repeats` sends each picture several times an epoch, `loop` is endless.
+ * One picture lasts a second of stream time, so a position is a number of pictures, the
+ * duration is known (unless `loop` is set), and seeking is to a picture.
+ *
+ * ## Example launch lines
+ * |[
+ * gst-launch-1.0 fluxdatasetsrc location=mucha ! fluximagedec ! fluximagecrop width=512
+ * height=512 ! videoconvert ! autovideosink
+ * ]| Shows a data set as it will be trained on, a picture a second.
+ * |[
+ * gst-launch-1.0 -v fluxdatasetsrc location=photos instance-prompt="a photo of sks dog"
+ * shuffle=true num-buffers=4 ! fakesink silent=false
+ * ]| Lists four pictures.
+ */
+#ifdef HAVE_CONFIG_H
+#include "config.h"
+#endif
+
+#include "elements/gstfluxdatasetsrc.h"
+
+#include "elements/gstfluxcommon.h"
+#include "elements/gstfluxsamplemeta.h"
+#include "flux/data/dataset.h"
+#include "flux/train/trainer.h"
+
+GST_DEBUG_CATEGORY_STATIC (gst_flux_dataset_src_debug);
+#define GST_CAT_DEFAULT gst_flux_dataset_src_debug
+
+#define DEFAULT_CAPTION_COLUMN "text"
+#define DEFAULT_SHUFFLE FALSE
+#define DEFAULT_SEED 0
+#define DEFAULT_REPEATS 1
+#define DEFAULT_LOOP FALSE
+#define NO_EPOCH G_MAXUINT64
+
+enum {
+  PROP_0,
+  PROP_LOCATION,
+  PROP_CAPTION_COLUMN,
+  PROP_INSTANCE_PROMPT,
+  PROP_SHUFFLE,
+  PROP_SEED,
+  PROP_REPEATS,
+  PROP_LOOP,
+  PROP_N_SAMPLES,
+};
+
+struct _GstFluxDatasetSrc {
+  GstPushSrc parent;
+
+  gchar *location, *caption_column, *instance_prompt; /* properties */
+  gboolean shuffle, loop;
+  guint64 seed;
+  guint repeats;
+  guint n_samples; /* 0: not open. Written with the object lock */
+
+  FluxDataset *dataset;
+  guint64 next;   /* pictures sent or left out since the start */
+  guint32 *order; /* [n_samples * repeats], of order_epoch; when shuffling */
+  guint64 order_epoch;
+  FluxImageFormat format; /* of the caps that were set last */
+  gboolean warned;        /* of a picture of another format */
+};
+
+#define PICTURE_CAPS(type) type ", framerate = (fraction) 1/1"
+
+static GstStaticPadTemplate src_template =
+    GST_STATIC_PAD_TEMPLATE ("src", GST_PAD_SRC, GST_PAD_ALWAYS,
+        GST_STATIC_CAPS (PICTURE_CAPS ("image/jpeg") ";" PICTURE_CAPS (
+            "image/png") ";" PICTURE_CAPS ("image/webp")));
+
+#define gst_flux_dataset_src_parent_class parent_class
+G_DEFINE_TYPE_WITH_CODE (GstFluxDatasetSrc, gst_flux_dataset_src, GST_TYPE_PUSH_SRC,
+    GST_DEBUG_CATEGORY_INIT (
+        gst_flux_dataset_src_debug, "fluxdatasetsrc", 0, "FLUX picture data set reader"))
+GST_ELEMENT_REGISTER_DEFINE (
+    fluxdatasetsrc, "fluxdatasetsrc", GST_RANK_NONE, GST_TYPE_FLUX_DATASET_SRC);
+
+static void
+set_string (gchar **field, const GValue *value)
+{
+  g_free (*field);
+  *field = g_value_dup_string (value);
+}
+
+static void
+gst_flux_dataset_src_set_property (
+    GObject *object, guint id, const GValue *value, GParamSpec *pspec)
+{
+  GstFluxDatasetSrc *self = GST_FLUX_DATASET_SRC (object);
+
+  GST_OBJECT_LOCK (self);
+  switch (id) {
+    case PROP_LOCATION:
+      set_string (&self->location, value);
+      break;
+    case PROP_CAPTION_COLUMN:
+      set_string (&self->caption_column, value);
+      break;
+    case PROP_INSTANCE_PROMPT:
+      set_string (&self->instance_prompt, value);
+      break;
+    case PROP_SHUFFLE:
+      self->shuffle = g_value_get_boolean (value);
+      break;
+    case PROP_SEED:
+      self->seed = g_value_get_uint64 (value);
+      break;
+    case PROP_REPEATS:
+      self->repeats = g_value_get_uint (value);
+      break;
+    case PROP_LOOP:
+      self->loop = g_value_get_boolean (value);
+      break;
+    default:
+      G_OBJECT_WARN_INVALID_PROPERTY_ID (object, id, pspec);
+      break;
+  }
+  GST_OBJECT_UNLOCK (self);
+}
+
+static void
+gst_flux_dataset_src_get_property (
+    GObject *object, guint id, GValue *value, GParamSpec *pspec)
+{
+  GstFluxDatasetSrc *self = GST_FLUX_DATASET_SRC (object);
+
+  GST_OBJECT_LOCK (self);
+  switch (id) {
+    case PROP_LOCATION:
+      g_value_set_string (value, self->location);
+      break;
+    case PROP_CAPTION_COLUMN:
+      g_value_set_string (value, self->caption_column);
+      break;
+    case PROP_INSTANCE_PROMPT:
+      g_value_set_string (value, self->instance_prompt);
+      break;
+    case PROP_SHUFFLE:
+      g_value_set_boolean (value, self->shuffle);
+      break;
+    case PROP_SEED:
+      g_value_set_uint64 (value, self->seed);
+      break;
+    case PROP_REPEATS:
+      g_value_set_uint (value, self->repeats);
+      break;
+    case PROP_LOOP:
+      g_value_set_boolean (value, self->loop);
+      break;
+    case PROP_N_SAMPLES:
+      g_value_set_uint (value, self->n_samples);
+      break;
+    default:
+      G_OBJECT_WARN_INVALID_PROPERTY_ID (object, id, pspec);
+      break;
+  }
+  GST_OBJECT_UNLOCK (self);
+}
+
+static void
+set_n_samples (GstFluxDatasetSrc *self, guint n)
+{
+  GST_OBJECT_LOCK (self);
+  self->n_samples = n;
+  GST_OBJECT_UNLOCK (self);
+  g_object_notify (G_OBJECT (self), "n-samples");
+}
+
+static guint64
+epoch_length (GstFluxDatasetSrc *self)
+{
+  return (guint64)self->n_samples * self->repeats;
+}
+
+static gboolean
+open_dataset (GstFluxDatasetSrc *self)
+{
+  FluxDatasetOptions options = {
+      self->location, self->caption_column, self->instance_prompt};
+  GError *error = NULL;
+  const gchar *left_out;
+  guint64 n;
+
+  self->dataset = flux_dataset_open (&options, &error);
+  if (self->dataset == NULL)
+    goto failed;
+  n = (guint64)flux_dataset_get_n_samples (self->dataset) * self->repeats;
+  if (self->shuffle) {
+    if (n <= G_MAXINT32)
+      self->order = g_try_new (guint32, n);
+    if (self->order == NULL) {
+      g_set_error (&error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
+          "An epoch of %" G_GUINT64_FORMAT " pictures is too long to be shuffled: lower "
+          "repeats.",
+          n);
+      goto failed;
+    }
+  }
+  left_out = flux_dataset_get_warning (self->dataset);
+  if (left_out != NULL)
+    gst_flux_post_warning (
+        self, g_error_new_literal (FLUX_ERROR, FLUX_ERROR_FORMAT, left_out));
+  self->next = 0;
+  self->order_epoch = NO_EPOCH;
+  self->format = FLUX_IMAGE_FORMAT_UNKNOWN;
+  self->warned = left_out != NULL;
+  set_n_samples (self, flux_dataset_get_n_samples (self->dataset));
+  GST_INFO_OBJECT (self, "%u pictures in %s", self->n_samples, self->location);
+  return TRUE;
+
+failed:
+  g_clear_pointer (&self->dataset, flux_dataset_free);
+  gst_flux_post_error (self, error);
+  return FALSE;
+}
+
+static void
+close_dataset (GstFluxDatasetSrc *self)
+{
+  if (self->dataset == NULL)
+    return;
+  set_n_samples (self, 0);
+  g_clear_pointer (&self->dataset, flux_dataset_free);
+  g_clear_pointer (&self->order, g_free);
+}
+
+static GstStateChangeReturn
+gst_flux_dataset_src_change_state (GstElement *element, GstStateChange transition)
+{
+  GstFluxDatasetSrc *self = GST_FLUX_DATASET_SRC (element);
+  GstStateChangeReturn ret;
+
+  /* Not in the base class's start(), to whose failure it would add an error. */
+  if (transition == GST_STATE_CHANGE_READY_TO_PAUSED && !open_dataset (self))
+    return GST_STATE_CHANGE_FAILURE;
+  ret = GST_ELEMENT_CLASS (parent_class)->change_state (element, transition);
+  if (transition == GST_STATE_CHANGE_PAUSED_TO_READY ||
+      (transition == GST_STATE_CHANGE_READY_TO_PAUSED && ret == GST_STATE_CHANGE_FAILURE))
+    close_dataset (self);
+  return ret;
+}
+
+/* Caps are those of each picture: there is nothing to agree on before the first. */
+static gboolean
+gst_flux_dataset_src_negotiate (GstBaseSrc *base)
+{
+  return TRUE;
+}
+
+static guint
+index_at (GstFluxDatasetSrc *self, guint64 epoch, guint64 place)
+{
+  if (self->shuffle) {
+    if (self->order_epoch != epoch) {
+      flux_train_permutation (self->seed, epoch, epoch_length (self), self->order);
+      self->order_epoch = epoch;
+    }
+    place = self->order[place];
+  }
+  return place % self->n_samples;
+}
+
+static gboolean
+set_format (GstFluxDatasetSrc *self, FluxImageFormat format)
+{
+  static const gchar *const types[] = {[FLUX_IMAGE_FORMAT_PNG] = "image/png",
+      [FLUX_IMAGE_FORMAT_JPEG] = "image/jpeg",
+      [FLUX_IMAGE_FORMAT_WEBP] = "image/webp"};
+  GstCaps *caps;
+  gboolean ok;
+
+  if (format == self->format)
+    return TRUE;
+  caps = gst_caps_new_simple (types[format], "framerate", GST_TYPE_FRACTION, 1, 1, NULL);
+  ok = gst_base_src_set_caps (GST_BASE_SRC (self), caps);
+  gst_caps_unref (caps);
+  self->format = format;
+  return ok;
+}
+
+/* A picture of another format; nothing is sent for it. */
+static void
+leave_out (GstFluxDatasetSrc *self, const gchar *name)
+{
+  if (!self->warned)
+    gst_flux_post_warning (self,
+        g_error_new (FLUX_ERROR, FLUX_ERROR_FORMAT,
+            "'%s' is left out, as are others of its kind: convert them to PNG, JPEG "
+            "or WebP.",
+            name));
+  self->warned = TRUE;
+}
+
+/* The next picture that can be sent, at self->next. */
+static GstFlowReturn
+read_next (GstFluxDatasetSrc *self, FluxDatasetSample *picture, guint *index)
+{
+  const guint64 n = epoch_length (self);
+  GError *error = NULL;
+
+  for (guint64 left_out = 0; left_out < n; left_out++, self->next++) {
+    if (!self->loop && self->next >= n)
+      return GST_FLOW_EOS;
+    *index = index_at (self, self->next / n, self->next % n);
+    if (!flux_dataset_read (self->dataset, *index, picture, &error)) {
+      gst_flux_post_error (self, error);
+      return GST_FLOW_ERROR;
+    }
+    if (picture->format != FLUX_IMAGE_FORMAT_OTHER)
+      return GST_FLOW_OK;
+    leave_out (self, picture->name);
+    flux_dataset_sample_clear (picture);
+  }
+  gst_flux_post_error (
+      self, g_error_new (FLUX_ERROR, FLUX_ERROR_FORMAT,
+                "'%s' holds no PNG, JPEG or WebP picture: convert its pictures.",
+                self->location));
+  return GST_FLOW_ERROR;
+}
+
+static GstFlowReturn
+gst_flux_dataset_src_create (GstPushSrc *push, GstBuffer **buffer)
+{
+  GstFluxDatasetSrc *self = GST_FLUX_DATASET_SRC (push);
+  FluxDatasetSample picture;
+  GstFluxSample sample = GST_FLUX_SAMPLE_INIT;
+  guint index;
+  GstFlowReturn flow = read_next (self, &picture, &index);
+
+  if (flow != GST_FLOW_OK)
+    return flow;
+  if (!set_format (self, picture.format)) {
+    flux_dataset_sample_clear (&picture);
+    return GST_FLOW_NOT_NEGOTIATED;
+  }
+  *buffer = gst_buffer_new_wrapped_bytes (picture.bytes);
+  sample.filename = picture.name;
+  sample.caption = picture.caption;
+  sample.index = index;
+  sample.epoch = MIN (self->next / epoch_length (self), G_MAXUINT);
+  gst_flux_sample_meta_set (*buffer, &sample);
+  GST_BUFFER_PTS (*buffer) = self->next * GST_SECOND;
+  GST_BUFFER_DURATION (*buffer) = GST_SECOND;
+  GST_BUFFER_OFFSET (*buffer) = self->next;
+  GST_BUFFER_OFFSET_END (*buffer) = self->next + 1;
+  GST_LOG_OBJECT (self, "%s: %s", picture.name, picture.caption);
+  flux_dataset_sample_clear (&picture);
+  self->next++;
+  return GST_FLOW_OK;
+}
+
+static gboolean
+gst_flux_dataset_src_is_seekable (GstBaseSrc *base)
+{
+  return TRUE;
+}
+
+static gboolean
+gst_flux_dataset_src_do_seek (GstBaseSrc *base, GstSegment *segment)
+{
+  GstFluxDatasetSrc *self = GST_FLUX_DATASET_SRC (base);
+
+  if (segment->rate < 0)
+    return FALSE;
+  segment->time = segment->start;
+  self->next = segment->position / GST_SECOND;
+  return TRUE;
+}
+
+/* Pictures until EOS; -1 when there is none. */
+static gint64
+get_total (GstFluxDatasetSrc *self)
+{
+  gint num_buffers;
+  gint64 total = -1;
+
+  g_object_get (self, "num-buffers", &num_buffers, NULL);
+  GST_OBJECT_LOCK (self);
+  if (self->n_samples > 0 && !self->loop)
+    total = epoch_length (self);
+  if (self->n_samples > 0 && num_buffers >= 0)
+    total = total < 0 ? num_buffers : MIN (total, num_buffers);
+  GST_OBJECT_UNLOCK (self);
+  return total;
+}
+
+static gboolean
+gst_flux_dataset_src_query (GstBaseSrc *base, GstQuery *query)
+{
+  GstFluxDatasetSrc *self = GST_FLUX_DATASET_SRC (base);
+  GstFormat format;
+  gint64 total;
+
+  if (GST_QUERY_TYPE (query) == GST_QUERY_DURATION) {
+    gst_query_parse_duration (query, &format, NULL);
+    total = get_total (self);
+    if (format != GST_FORMAT_TIME || total < 0)
+      return FALSE;
+    gst_query_set_duration (query, format, total * GST_SECOND);
+    return TRUE;
+  }
+  return GST_BASE_SRC_CLASS (parent_class)->query (base, query);
+}
+
+static void
+gst_flux_dataset_src_finalize (GObject *object)
+{
+  GstFluxDatasetSrc *self = GST_FLUX_DATASET_SRC (object);
+
+  g_free (self->location);
+  g_free (self->caption_column);
+  g_free (self->instance_prompt);
+  G_OBJECT_CLASS (parent_class)->finalize (object);
+}
+
+static void
+install_properties (GObjectClass *klass)
+{
+  g_object_class_install_property (klass, PROP_LOCATION,
+      g_param_spec_string ("location", "Location",
+          "Folder with metadata.jsonl, with pictures or with parquet files; or a .jsonl "
+          "or .parquet file",
+          NULL, GST_FLUX_PARAM_READY));
+  g_object_class_install_property (klass, PROP_CAPTION_COLUMN,
+      g_param_spec_string ("caption-column", "Caption Column",
+          "Name of the captions in metadata.jsonl and in parquet files",
+          DEFAULT_CAPTION_COLUMN, GST_FLUX_PARAM_READY));
+  g_object_class_install_property (klass, PROP_INSTANCE_PROMPT,
+      g_param_spec_string ("instance-prompt", "Instance Prompt",
+          "Caption of pictures that have none; NULL: that is an error", NULL,
+          GST_FLUX_PARAM_READY));
+  g_object_class_install_property (klass, PROP_SHUFFLE,
+      g_param_spec_boolean ("shuffle", "Shuffle",
+          "Send each epoch in an order of its own, by seed and epoch", DEFAULT_SHUFFLE,
+          GST_FLUX_PARAM_READY));
+  g_object_class_install_property (klass, PROP_SEED,
+      g_param_spec_uint64 ("seed", "Seed", "Seed of the orders", 0, G_MAXUINT64,
+          DEFAULT_SEED, GST_FLUX_PARAM_READY));
+  g_object_class_install_property (klass, PROP_REPEATS,
+      g_param_spec_uint ("repeats", "Repeats", "How often an epoch has each picture", 1,
+          1000000, DEFAULT_REPEATS, GST_FLUX_PARAM_READY));
+  g_object_class_install_property (klass, PROP_LOOP,
+      g_param_spec_boolean ("loop", "Loop", "Send epoch after epoch without end",
+          DEFAULT_LOOP, GST_FLUX_PARAM_READY));
+  g_object_class_install_property (klass, PROP_N_SAMPLES,
+      g_param_spec_uint ("n-samples", "Number of Samples",
+          "Pictures in the data set, without repeats; 0 below PAUSED", 0, G_MAXUINT, 0,
+          GST_FLUX_PARAM_READ));
+}
+
+static void
+gst_flux_dataset_src_class_init (GstFluxDatasetSrcClass *klass)
+{
+  GObjectClass *gobject_class = G_OBJECT_CLASS (klass);
+  GstElementClass *element_class = GST_ELEMENT_CLASS (klass);
+  GstBaseSrcClass *src_class = GST_BASE_SRC_CLASS (klass);
+
+  gobject_class->set_property = gst_flux_dataset_src_set_property;
+  gobject_class->get_property = gst_flux_dataset_src_get_property;
+  gobject_class->finalize = gst_flux_dataset_src_finalize;
+  install_properties (gobject_class);
+
+  gst_element_class_set_static_metadata (element_class, "FLUX picture data set reader",
+      "Source/File", "Sends captioned pictures of a folder or of parquet files",
+      "gst-flux <gst-flux@localhost>");
+  gst_element_class_add_static_pad_template (element_class, &src_template);
+
+  element_class->change_state = GST_DEBUG_FUNCPTR (gst_flux_dataset_src_change_state);
+  src_class->negotiate = GST_DEBUG_FUNCPTR (gst_flux_dataset_src_negotiate);
+  src_class->is_seekable = GST_DEBUG_FUNCPTR (gst_flux_dataset_src_is_seekable);
+  src_class->do_seek = GST_DEBUG_FUNCPTR (gst_flux_dataset_src_do_seek);
+  src_class->query = GST_DEBUG_FUNCPTR (gst_flux_dataset_src_query);
+  GST_PUSH_SRC_CLASS (klass)->create = GST_DEBUG_FUNCPTR (gst_flux_dataset_src_create);
+}
+
+static void
+gst_flux_dataset_src_init (GstFluxDatasetSrc *self)
+{
+  gst_base_src_set_format (GST_BASE_SRC (self), GST_FORMAT_TIME);
+  self->caption_column = g_strdup (DEFAULT_CAPTION_COLUMN);
+  self->shuffle = DEFAULT_SHUFFLE;
+  self->seed = DEFAULT_SEED;
+  self->repeats = DEFAULT_REPEATS;
+  self->loop = DEFAULT_LOOP;
+}
