@@ -89,18 +89,18 @@ read_spec (FluxJsonCursor *c, FluxTokenSpec *spec)
   while (flux_json_next_member (c, &first, &name)) {
     g_autofree char *owned = name;
 
-    if (strcmp (name, "content") == 0) {
+    if (strcmp (owned, "content") == 0) {
       g_free (spec->content);
       spec->content = flux_json_read_string (c);
-    } else if (strcmp (name, "normalized") == 0) {
+    } else if (strcmp (owned, "normalized") == 0) {
       spec->normalized = read_true (c);
-    } else if (strcmp (name, "lstrip") == 0) {
+    } else if (strcmp (owned, "lstrip") == 0) {
       spec->lstrip = read_true (c);
-    } else if (strcmp (name, "rstrip") == 0) {
+    } else if (strcmp (owned, "rstrip") == 0) {
       spec->rstrip = read_true (c);
-    } else if (strcmp (name, "single_word") == 0) {
+    } else if (strcmp (owned, "single_word") == 0) {
       spec->single_word = read_true (c);
-    } else if (strcmp (name, "id") == 0) {
+    } else if (strcmp (owned, "id") == 0) {
       if (flux_json_read_size (c, &id))
         spec->id = (gint64)id;
     } else {
@@ -129,7 +129,7 @@ read_added (FluxJsonCursor *c, GArray *added)
       spec_clear (&spec);
       return flux_json_fail (c, "an added token has no content");
     }
-    if (object && g_ascii_string_to_unsigned (name, 10, 0, G_MAXINT64, &id, NULL))
+    if (object && g_ascii_string_to_unsigned (owned, 10, 0, G_MAXINT64, &id, NULL))
       spec.id = (gint64)id;
     g_array_append_val (added, spec);
     name = NULL;
@@ -163,12 +163,12 @@ read_file (FluxTokenizerConfig *self, const char *dir, const char *file,
     guint i;
 
     for (i = 0; named && i < G_N_ELEMENTS (keys); i++) {
-      if (strcmp (name, keys[i]) == 0)
+      if (strcmp (owned, keys[i]) == 0)
         break;
     }
     if (named && i < G_N_ELEMENTS (keys))
       read_spec (&c, &self->named[i]);
-    else if (added_key != NULL && strcmp (name, added_key) == 0)
+    else if (added_key != NULL && strcmp (owned, added_key) == 0)
       read_added (&c, self->added);
     else
       flux_json_skip (&c);
