@@ -123,7 +123,7 @@ gsize
 flux_unicode_grapheme_length (const char *text, gsize len)
 {
   const char *p = g_utf8_next_char (text), *end = text + len;
-  Cluster s = {OTHER};
+  Cluster s = {.last = OTHER};
 
   if (p < end && (guchar)*text < 0x80 && (guchar)*p < 0x80 && *text != '\r')
     return 1;
