@@ -30,9 +30,10 @@ struct _GstFluxTraining {
 
 struct _GstFluxPreview {
   GstFluxShared *shared;
+  gchar *trainer; /* or NULL */
   guint64 every_steps;
   /* the shared lock: */
-  GstFluxTraining *training; /* NULL once it is gone */
+  GstFluxTraining *training; /* NULL when not attached, or once it is gone */
   gboolean has_taken, busy, flushing, retired;
   guint64 taken; /* the last step of which there is a picture */
 };
@@ -150,6 +151,21 @@ gst_flux_training_reset (GstFluxTraining *self)
   g_mutex_unlock (&self->shared->lock);
 }
 
+gboolean
+gst_flux_training_has_preview (GstFluxTraining *self)
+{
+  gboolean has = FALSE;
+
+  g_mutex_lock (&self->shared->lock);
+  for (GList *l = self->shared->previews; l != NULL; l = l->next) {
+    const GstFluxPreview *p = l->data;
+
+    has |= p->trainer == NULL || strcmp (p->trainer, self->name) == 0;
+  }
+  g_mutex_unlock (&self->shared->lock);
+  return has;
+}
+
 void
 gst_flux_training_begin (GstFluxTraining *self, FluxModel *model, const gchar *model_path,
     fx_qtype qtype, FluxLora *lora)
@@ -264,27 +280,21 @@ find_training (GstFluxShared *shared, const gchar *trainer, GError **error)
 }
 
 GstFluxPreview *
-gst_flux_preview_attach (
-    GstFluxShared *shared, const gchar *trainer, guint64 every_steps, GError **error)
+gst_flux_preview_new (GstFluxShared *shared, const gchar *trainer, guint64 every_steps)
 {
-  GstFluxPreview *self = NULL;
-  GstFluxTraining *training;
+  GstFluxPreview *self = g_new0 (GstFluxPreview, 1);
 
+  self->shared = gst_flux_shared_ref (shared);
+  self->trainer = g_strdup (trainer);
+  self->every_steps = every_steps;
   g_mutex_lock (&shared->lock);
-  training = find_training (shared, trainer, error);
-  if (training != NULL) {
-    self = g_new0 (GstFluxPreview, 1);
-    self->shared = gst_flux_shared_ref (shared);
-    self->training = training;
-    self->every_steps = every_steps;
-    shared->previews = g_list_append (shared->previews, self);
-  }
+  shared->previews = g_list_append (shared->previews, self);
   g_mutex_unlock (&shared->lock);
   return self;
 }
 
 void
-gst_flux_preview_detach (GstFluxPreview *self)
+gst_flux_preview_free (GstFluxPreview *self)
 {
   GstFluxShared *shared = self->shared;
 
@@ -293,7 +303,30 @@ gst_flux_preview_detach (GstFluxPreview *self)
   g_cond_broadcast (&shared->cond);
   g_mutex_unlock (&shared->lock);
   gst_flux_shared_unref (shared);
+  g_free (self->trainer);
   g_free (self);
+}
+
+gboolean
+gst_flux_preview_attach (GstFluxPreview *self, GError **error)
+{
+  gboolean ok;
+
+  g_mutex_lock (&self->shared->lock);
+  self->training = find_training (self->shared, self->trainer, error);
+  self->has_taken = self->busy = self->flushing = self->retired = FALSE;
+  ok = self->training != NULL;
+  g_mutex_unlock (&self->shared->lock);
+  return ok;
+}
+
+void
+gst_flux_preview_detach (GstFluxPreview *self)
+{
+  g_mutex_lock (&self->shared->lock);
+  self->training = NULL;
+  g_cond_broadcast (&self->shared->cond);
+  g_mutex_unlock (&self->shared->lock);
 }
 
 void

@@ -41,6 +41,8 @@ gst_flux_training_new (GstFluxShared *shared, const gchar *name, const FluxVaeIn
 void gst_flux_training_free (GstFluxTraining *self);
 /* Before a run: previews that attach now wait for it. */
 void gst_flux_training_reset (GstFluxTraining *self);
+/* Somebody will look at this training. */
+gboolean gst_flux_training_has_preview (GstFluxTraining *self);
 /* model_path: as the trainer's property says; lora: valid until end. */
 void gst_flux_training_begin (GstFluxTraining *self, FluxModel *model,
     const gchar *model_path, fx_qtype qtype, FluxLora *lora);
@@ -60,9 +62,13 @@ typedef struct {
   FluxLora *lora;
 } GstFluxOffer;
 
-/* trainer: an element's name; NULL: the only one. An error when it is not there. */
-GstFluxPreview *gst_flux_preview_attach (
-    GstFluxShared *shared, const gchar *trainer, guint64 every_steps, GError **error);
+/* From READY on, so that a training knows in PAUSED that somebody will look. trainer: an
+ * element's name; NULL: the only one. */
+GstFluxPreview *
+gst_flux_preview_new (GstFluxShared *shared, const gchar *trainer, guint64 every_steps);
+void gst_flux_preview_free (GstFluxPreview *self);
+/* PAUSED and above. An error when there is no such training. */
+gboolean gst_flux_preview_attach (GstFluxPreview *self, GError **error);
 void gst_flux_preview_detach (GstFluxPreview *self);
 /* Of the trainer's model; zeros when the trainer is gone. */
 void gst_flux_preview_get_vae (GstFluxPreview *self, FluxVaeInfo *vae);

@@ -31,13 +31,15 @@ struct _GstFluxSamplerSrc {
   fx_dtype noise_dtype;
   guint max_sequence_length;
 
+  /* READY and above. */
+  GstFluxPreview *preview; /* when every_steps > 0 */
+
   /* PAUSED and above. */
   FluxVaeInfo vae;
   gchar **prompts; /* of prompt_location, or NULL */
   guint n_prompts;
   GstVideoInfo video;
-  guint64 frame;           /* the next one */
-  GstFluxPreview *preview; /* when every_steps > 0 */
+  guint64 frame; /* the next one */
   GstFluxPainter *painter;
   gint unlocked; /* atomic */
 };

@@ -181,41 +181,45 @@ gst_flux_sampler_src_query (GstBaseSrc *base, GstQuery *query)
 
 /* ---- life ---- */
 
+/* In READY already, so that the trainer knows of it in PAUSED. */
+static void
+add_preview (GstFluxSamplerSrc *self)
+{
+  GstFluxShared *shared;
+
+  if (self->every_steps == 0 || self->preview != NULL)
+    return;
+  shared = gst_flux_shared_get (GST_ELEMENT (self));
+  self->preview = gst_flux_preview_new (shared, self->trainer, self->every_steps);
+  gst_flux_shared_unref (shared);
+}
+
 static gboolean
 start (GstFluxSamplerSrc *self)
 {
-  GstFluxShared *shared;
   GError *error = NULL;
 
   g_atomic_int_set (&self->unlocked, FALSE);
   self->frame = 0;
   gst_video_info_init (&self->video);
-  if (!gst_flux_sampler_src_prepare (self, &error))
-    goto failed;
-  if (self->every_steps > 0) {
-    shared = gst_flux_shared_get (GST_ELEMENT (self));
-    self->preview =
-        gst_flux_preview_attach (shared, self->trainer, self->every_steps, &error);
-    gst_flux_shared_unref (shared);
-    if (self->preview == NULL)
-      goto failed;
-    if (self->model == NULL)
-      gst_flux_preview_get_vae (self->preview, &self->vae);
+  if (!gst_flux_sampler_src_prepare (self, &error) ||
+      (self->preview != NULL && !gst_flux_preview_attach (self->preview, &error))) {
+    g_clear_pointer (&self->prompts, g_strfreev);
+    self->n_prompts = 0;
+    gst_flux_post_error (self, error);
+    return FALSE;
   }
+  if (self->preview != NULL && self->model == NULL)
+    gst_flux_preview_get_vae (self->preview, &self->vae);
   return TRUE;
-
-failed:
-  g_clear_pointer (&self->prompts, g_strfreev);
-  self->n_prompts = 0;
-  gst_flux_post_error (self, error);
-  return FALSE;
 }
 
 static void
 stop (GstFluxSamplerSrc *self)
 {
   g_clear_pointer (&self->painter, gst_flux_painter_free);
-  g_clear_pointer (&self->preview, gst_flux_preview_detach);
+  if (self->preview != NULL)
+    gst_flux_preview_detach (self->preview);
   g_clear_pointer (&self->prompts, g_strfreev);
   self->n_prompts = 0;
   memset (&self->vae, 0, sizeof self->vae);
@@ -227,12 +231,16 @@ gst_flux_sampler_src_change_state (GstElement *element, GstStateChange transitio
   GstFluxSamplerSrc *self = GST_FLUX_SAMPLER_SRC (element);
   GstStateChangeReturn ret;
 
+  if (transition == GST_STATE_CHANGE_NULL_TO_READY)
+    add_preview (self);
   /* Not in the base class's start(), to whose failure it would add an error. */
   if (transition == GST_STATE_CHANGE_READY_TO_PAUSED && !start (self))
     return GST_STATE_CHANGE_FAILURE;
   ret = GST_ELEMENT_CLASS (parent_class)->change_state (element, transition);
   if (transition == GST_STATE_CHANGE_PAUSED_TO_READY || ret == GST_STATE_CHANGE_FAILURE)
     stop (self);
+  if (transition == GST_STATE_CHANGE_READY_TO_NULL)
+    g_clear_pointer (&self->preview, gst_flux_preview_free);
   return ret;
 }
 

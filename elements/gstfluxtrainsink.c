@@ -140,6 +140,11 @@ begin_run (GstFluxTrainSink *self)
   self->loss = 0;
   GST_OBJECT_UNLOCK (self);
   gst_flux_training_reset (self->training);
+  /* A window that waits for the first preview would keep the pipeline from PLAYING, and
+   * training, which makes that preview, waits for PLAYING: then the trainer does not
+   * wait with the others. (The preview is live, so nobody expects a preroll.) */
+  gst_base_sink_set_async_enabled (
+      GST_BASE_SINK (self), !gst_flux_training_has_preview (self->training));
   gst_flux_train_sink_set_state (self, STATE_COLLECTING);
 }
 

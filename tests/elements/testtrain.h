@@ -60,8 +60,10 @@ test_run_note (TestRun *run, GstMessage *message)
         run->error_code = error->code;
         run->error_domain = error->domain;
       }
-      /* A source adds an error of its own when downstream returns GST_FLOW_ERROR. */
-      if (run->n_errors == 0 || G_OBJECT (GST_MESSAGE_SRC (message)) == run->from)
+      /* GstBaseSrc and queues add an "Internal data stream error." of their own to
+       * whatever stopped them. */
+      if (!g_error_matches (error, GST_STREAM_ERROR, GST_STREAM_ERROR_FAILED) ||
+          strstr (error->message, "Internal") == NULL)
         run->n_errors++;
       g_error_free (error);
       break;
