@@ -59,6 +59,7 @@ struct _GstFluxTrainSink {
   FluxVaeInfo vae;
   gchar *vae_fingerprint;
   GstFluxTraining *training;
+  gboolean async_off; /* by us, not by the property */
 
   /* PAUSED and above: of the streaming thread or, once EOS is held, of the task. */
   GstFluxTensorInfo info; /* of the current caps */

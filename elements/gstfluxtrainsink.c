@@ -125,6 +125,24 @@ stop (GstFluxTrainSink *self)
 
 /* ---- READY <-> PAUSED ---- */
 
+/* A window that waits for the first preview would keep the pipeline from PLAYING, and
+ * training, which makes that preview, waits for PLAYING: then the trainer does not take
+ * part in the preroll. (The preview is live, so nobody expects one.) */
+static void
+choose_async (GstFluxTrainSink *self)
+{
+  GstBaseSink *base = GST_BASE_SINK (self);
+  gboolean looked_at = gst_flux_training_has_preview (self->training);
+
+  if (looked_at && gst_base_sink_is_async_enabled (base)) {
+    gst_base_sink_set_async_enabled (base, FALSE);
+    self->async_off = TRUE;
+  } else if (!looked_at && self->async_off) {
+    gst_base_sink_set_async_enabled (base, TRUE);
+    self->async_off = FALSE;
+  }
+}
+
 static void
 begin_run (GstFluxTrainSink *self)
 {
@@ -140,11 +158,7 @@ begin_run (GstFluxTrainSink *self)
   self->loss = 0;
   GST_OBJECT_UNLOCK (self);
   gst_flux_training_reset (self->training);
-  /* A window that waits for the first preview would keep the pipeline from PLAYING, and
-   * training, which makes that preview, waits for PLAYING: then the trainer does not
-   * wait with the others. (The preview is live, so nobody expects a preroll.) */
-  gst_base_sink_set_async_enabled (
-      GST_BASE_SINK (self), !gst_flux_training_has_preview (self->training));
+  choose_async (self);
   gst_flux_train_sink_set_state (self, STATE_COLLECTING);
 }
 
