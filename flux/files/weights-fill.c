@@ -1,16 +1,15 @@
 /* flux/files/weights-fill.c: converting and quantising one tensor, piece by piece.
  * SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * A piece is about a million elements, so a layer of any size needs some 8 MiB of host
- * memory (and a float for each 64 elements when absmax itself is quantised, whose offset
- * is the mean over the whole tensor). */
+ * A piece is about a million elements, so a layer of any size needs some 5 MiB of host
+ * memory a core (and its absmax values, which are quantised only when all are known). */
 #include "flux/files/weights-fill.h"
 
 #include <string.h>
 
 #include "flux/error.h"
 
-enum { PIECE = 1 << 20 /* elements; a multiple of 64 */ };
+enum { PIECE = 1 << 20 /* elements; a multiple of 64 */, MAX_THREADS = 16 };
 
 static gboolean
 upload (FluxLoader *self, void *dst, gconstpointer src, gsize bytes, const char *name,
@@ -173,6 +172,83 @@ flux_upload_conv (FluxLoader *self, const fx_weight *w, const FluxTensor *t, gin
   return TRUE;
 }
 
+/* ---- quantising ---- */
+
+typedef struct {
+  const FluxStored *part;
+  fx_qtype qtype; /* NF4 or INT8 */
+  gint64 first, count;
+  float *values, *absmax; /* absmax of this piece */
+  void *codes;
+} Piece;
+
+static gpointer
+quantise_piece (gpointer data)
+{
+  Piece *p = data;
+  gint64 k = p->part->k;
+
+  flux_stored_read (p->part, p->first, p->count, p->values);
+  if (p->qtype == FX_Q_INT8)
+    fx_int8_quantize (p->values, (gsize)(p->count / k), (gsize)k, p->codes, p->absmax);
+  else
+    fx_nf4_quantize (p->values, (gsize)p->count, p->codes, p->absmax);
+  return NULL;
+}
+
+/* Pieces do not depend on each other: one thread each, the last here. Without a thread
+ * the work is done here too. */
+static void
+quantise_pieces (Piece *pieces, guint n)
+{
+  GThread *threads[MAX_THREADS];
+
+  for (guint i = 0; i + 1 < n; i++) {
+    threads[i] = g_thread_try_new ("flux-quantise", quantise_piece, &pieces[i], NULL);
+    if (threads[i] == NULL)
+      quantise_piece (&pieces[i]);
+  }
+  quantise_piece (&pieces[n - 1]);
+  for (guint i = 0; i + 1 < n; i++)
+    if (threads[i] != NULL)
+      g_thread_join (threads[i]);
+}
+
+/* Quantises a float part: its codes go to dst on the backend, its absmax values (one a
+ * block of 64 or a row) to the host array. */
+static gboolean
+quantise_part (FluxLoader *self, const fx_weight *w, const FluxStored *part, guint8 *dst,
+    float *absmax, GError **error)
+{
+  gint64 elements = part->n * part->k, piece = MIN (piece_of (part, w), elements);
+  gint64 share = w->qtype == FX_Q_INT8 ? part->k : FX_NF4_BLOCK;
+  gint64 per_byte = w->qtype == FX_Q_INT8 ? 1 : 2;
+  guint n =
+      (guint)CLAMP (MIN ((elements + piece - 1) / piece, (gint64)g_get_num_processors ()),
+          1, MAX_THREADS);
+  g_autofree float *values = g_new (float, n *(gsize)piece);
+  g_autofree guint8 *codes = g_malloc (n * (gsize)(piece / per_byte));
+  Piece pieces[MAX_THREADS];
+
+  for (gint64 i = 0; i < elements; i += n * piece) {
+    guint used = 0;
+    for (gint64 at = i; used < n && at < elements; at += piece, used++)
+      pieces[used] = (Piece){.part = part,
+          .qtype = w->qtype == FX_Q_INT8 ? FX_Q_INT8 : FX_Q_NF4,
+          .first = at,
+          .count = MIN (piece, elements - at),
+          .values = values + used * piece,
+          .absmax = absmax + at / share,
+          .codes = codes + used * (piece / per_byte)};
+    quantise_pieces (pieces, used);
+    for (guint j = 0; j < used; j++)
+      if (!upload (self, dst + pieces[j].first / per_byte, pieces[j].codes,
+              (gsize)(pieces[j].count / per_byte), part->weight->name, error))
+        return FALSE;
+  }
+  return TRUE;
+}
+
 /* ---- 4 bits ---- */
 
 /* The absmax values of one part, from block `first` of w on. */
@@ -216,21 +292,11 @@ static gboolean
 fill_quantised_4bit (FluxLoader *self, const fx_weight *w, gint64 row,
     const FluxStored *part, GError **error)
 {
-  gint64 elements = part->n * part->k, first = row * w->k, piece = MIN (PIECE, elements);
-  gint64 blocks = elements / FX_NF4_BLOCK;
-  g_autofree float *values = g_new (float, (gsize)piece);
+  gint64 first = row * w->k, blocks = part->n * part->k / FX_NF4_BLOCK;
   g_autofree float *absmax = g_new (float, (gsize)blocks);
-  g_autofree guint8 *packed = g_malloc ((gsize)piece / 2);
 
-  for (gint64 i = 0; i < elements; i += piece) {
-    gint64 count = MIN (piece, elements - i);
-    flux_stored_read (part, i, count, values);
-    fx_nf4_quantize (values, (gsize)count, packed, absmax + i / FX_NF4_BLOCK);
-    if (!upload (self, (guint8 *)w->data + (first + i) / 2, packed, (gsize)count / 2,
-            part->weight->name, error))
-      return FALSE;
-  }
-  return fill_absmax (self, w, first / FX_NF4_BLOCK, part, absmax, blocks, error);
+  return quantise_part (self, w, part, (guint8 *)w->data + first / 2, absmax, error) &&
+         fill_absmax (self, w, first / FX_NF4_BLOCK, part, absmax, blocks, error);
 }
 
 static gboolean
@@ -272,29 +338,18 @@ static gboolean
 fill_int8 (FluxLoader *self, const fx_weight *w, gint64 row, const FluxStored *part,
     GError **error)
 {
-  gint64 rows = MIN (piece_of (part, w) / part->k, part->n);
   const char *name = part->weight->name;
-  gint8 *dst = (gint8 *)w->data + row * w->k;
-  g_autofree float *values = NULL, *absmax = NULL;
-  g_autofree gint8 *q = NULL;
+  guint8 *dst = (guint8 *)w->data + row * w->k;
+  g_autofree float *absmax = NULL;
 
   if (part->kind == FLUX_STORED_INT8)
     return upload (self, dst, part->weight->data, part->weight->n_bytes, name, error) &&
            upload (self, w->absmax + row, part->absmax->data, part->absmax->n_bytes, name,
                error);
-  values = g_new (float, (gsize)(rows * part->k));
-  absmax = g_new (float, (gsize)rows);
-  q = g_new (gint8, (gsize)(rows * part->k));
-  for (gint64 r = 0; r < part->n; r += rows) {
-    gint64 count = MIN (rows, part->n - r);
-    flux_stored_read (part, r * part->k, count * part->k, values);
-    fx_int8_quantize (values, (gsize)count, (gsize)part->k, q, absmax);
-    if (!upload (self, dst + r * part->k, q, (gsize)(count * part->k), name, error) ||
-        !upload (self, w->absmax + row + r, absmax, (gsize)count * sizeof (float), name,
-            error))
-      return FALSE;
-  }
-  return TRUE;
+  absmax = g_new (float, (gsize)part->n);
+  return quantise_part (self, w, part, dst, absmax, error) &&
+         upload (
+             self, w->absmax + row, absmax, (gsize)part->n * sizeof (float), name, error);
 }
 
 gboolean

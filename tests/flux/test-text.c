@@ -266,6 +266,28 @@ test_limits_are_named (void)
   fx_backend_free (b);
 }
 
+/* The plan backend in bf16: every op's shapes and types fit a GPU too. */
+static void
+test_plan_in_bf16 (void)
+{
+  g_autofree char *model = flux_test_model ();
+  fx_backend *b = fx_plan_new (FX_BF16);
+  g_autoptr (GError) error = NULL;
+  float embeds[7 * 192], pooled[128];
+
+  if (model == NULL)
+    g_test_skip ("tiny-flux-emoji is missing");
+  else {
+    FluxTextEncoder *encoder =
+        flux_text_encoder_load (model, b, FX_Q_NF4, NULL, NULL, &error);
+    g_assert_no_error (error);
+    flux_text_encode (encoder, "a", 7, embeds, pooled, &error);
+    g_assert_no_error (error);
+    flux_text_encoder_free (encoder);
+  }
+  fx_backend_free (b);
+}
+
 /* Each edit of a good configuration is refused with the file's name. */
 static void
 test_bad_configurations_are_named (void)
@@ -332,5 +354,6 @@ main (int argc, char **argv)
   g_test_add_func ("/text/limits-are-named", test_limits_are_named);
   g_test_add_func (
       "/text/bad-configurations-are-named", test_bad_configurations_are_named);
+  g_test_add_func ("/text/plan-in-bf16", test_plan_in_bf16);
   return g_test_run ();
 }

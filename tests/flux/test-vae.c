@@ -297,6 +297,32 @@ test_fingerprint_needs_no_weights (void)
   g_assert_cmpuint (strlen (a), ==, 16);
 }
 
+/* The plan backend in bf16: every op's shapes and types fit a GPU too. */
+static void
+test_plan_in_bf16 (void)
+{
+  g_autofree char *model = flux_test_model ();
+  fx_backend *b = fx_plan_new (FX_BF16);
+  g_autoptr (GError) error = NULL;
+
+  if (model == NULL)
+    g_test_skip ("tiny-flux-emoji is missing");
+  else {
+    g_autofree guint8 *rgb = g_malloc0 (64 * 64 * 3);
+    g_autofree float *image = g_new (float, 64 * 64 * 3);
+    float moments[32 * 64] = {0};
+    FluxVae *vae =
+        flux_vae_load (model, b, FLUX_VAE_ENCODER | FLUX_VAE_DECODER, NULL, NULL, &error);
+    g_assert_no_error (error);
+    flux_vae_encode (vae, rgb, 64, 64, 192, moments, &error);
+    g_assert_no_error (error);
+    flux_vae_decode (vae, moments, 8, 8, image, &error);
+    g_assert_no_error (error);
+    flux_vae_free (vae);
+  }
+  fx_backend_free (b);
+}
+
 int
 main (int argc, char **argv)
 {
@@ -315,5 +341,6 @@ main (int argc, char **argv)
   g_test_add_func ("/vae/loading-can-be-cancelled", test_loading_can_be_cancelled);
   g_test_add_func (
       "/vae/fingerprint-needs-no-weights", test_fingerprint_needs_no_weights);
+  g_test_add_func ("/vae/plan-in-bf16", test_plan_in_bf16);
   return g_test_run ();
 }
