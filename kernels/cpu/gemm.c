@@ -21,6 +21,7 @@ enum {
   COLS = 64,  /* columns of W at a time, backward */
   ROWS = 512, /* rows of W at a time, backward */
   MANY = 384, /* tokens at a time, backward */
+  FAR = 2048, /* rows of W this long are copied: each lies in a page of its own */
 };
 
 typedef struct {
@@ -33,6 +34,17 @@ typedef struct {
   int64_t count; /* items that share a block of tokens (forward), a panel (backward) */
 } gemm_job;
 
+/* Tokens that are packed together: one tile's vectors, dealt evenly (two of 2 rather than
+ * 3 and 1), so that 256 rows of them stay in the first-level cache. */
+static int64_t
+even_width (int64_t tokens)
+{
+  int64_t vectors = tokens / FX_VL,
+          groups = (vectors + FX_TILE_VECTORS - 1) / FX_TILE_VECTORS;
+
+  return (vectors + groups - 1) / groups * FX_VL;
+}
+
 static void
 forward_item (const gemm_job *job, int worker, int64_t block, int64_t first)
 {
@@ -41,27 +53,35 @@ forward_item (const gemm_job *job, int worker, int64_t block, int64_t first)
          y = fx_cols (fx_rows (job->y, block * TOKENS, x.rows), first,
              fx_smaller (job->group, job->w->n - first));
   fx_cpu_note *note = &job->cpu->notes[worker];
-  int64_t k = x.cols, ld = fx_whole_vectors (x.rows);
+  int64_t k = x.cols, ld = fx_whole_vectors (x.rows), width = even_width (ld);
   float *xt = job->cpu->scratch[worker], *yt = xt + DEPTH * TOKENS,
         *panel = yt + GROUP * TOKENS;
 
   for (int64_t d = 0; d < k; d += DEPTH) {
     int64_t deep = fx_smaller (DEPTH, k - d);
     if (note->block != block || note->depth != d) {
-      fx_pack_transposed (xt, ld, (const float *)x.p + d, x.ld, x.rows, deep);
+      for (int64_t g = 0; g < x.rows; g += width)
+        fx_pack_transposed (xt + g * deep, fx_smaller (width, ld - g),
+            (const float *)x.p + g * x.ld + d, x.ld, fx_smaller (width, x.rows - g),
+            deep);
       *note = (fx_cpu_note){block, d};
     }
     for (int64_t r = 0; r < y.cols; r += PANEL) {
       int64_t rows = fx_smaller (PANEL, y.cols - r);
-      fx_product p = {job->direct, k, 1, xt, ld, yt + r * ld, ld};
+      fx_product p = {.a_row = k, .a_depth = 1, .c_ld = ld};
       if (job->direct != NULL) {
-        p.a += (first + r) * k + d;
+        p.a = job->direct + (first + r) * k + d;
       } else {
         p.a = panel;
         p.a_row = deep + GAP;
         fx_panel_expand (job->w, first + r, rows, d, deep, panel, p.a_row);
       }
-      fx_gemm_product (&p, rows, ld, deep, d > 0);
+      for (int64_t g = 0; g < x.rows; g += width) {
+        p.b_ld = fx_smaller (width, ld - g);
+        p.b = xt + g * deep;
+        p.c = yt + r * ld + g;
+        fx_gemm_product (&p, rows, p.b_ld, deep, d > 0);
+      }
     }
   }
   for (int64_t r = 0; r < y.cols; r += FX_VL) {
@@ -117,7 +137,7 @@ backward_item (const gemm_job *job, int worker, int64_t col, int64_t first)
   }
   for (int64_t r = 0; r < n; r += ROWS) {
     int64_t rows = fx_smaller (ROWS, n - r);
-    if (job->direct != NULL && whole) {
+    if (job->direct != NULL && whole && k < FAR) {
       p.b = job->direct + r * k + col;
       p.b_ld = k;
     } else {
