@@ -127,6 +127,12 @@ flux_adam_free (FluxAdam *self)
   g_free (self);
 }
 
+gsize
+flux_adam_get_bytes (FluxAdam *self)
+{
+  return self->arena.size;
+}
+
 gboolean
 flux_adam_grad_norm (FluxAdam *self, double *norm, GError **error)
 {

@@ -18,6 +18,7 @@ FluxAdam *
 flux_adam_new (FluxLora *lora, fx_backend *b, FluxOptimizer kind, GError **error);
 void flux_adam_free (FluxAdam *self);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxAdam, flux_adam_free)
+gsize flux_adam_get_bytes (FluxAdam *self); /* on the device */
 
 /* L2 norm of all gradients; Inf or NaN when one of them is. */
 gboolean flux_adam_grad_norm (FluxAdam *self, double *norm, GError **error);

@@ -38,11 +38,18 @@ static const Foreign foreign[] = {{"dora_scale", "DoRA"}, {"magnitude_vector", "
     {".hada_", "LyCORIS"}, {".lokr_", "LyCORIS"}, {"lora_unet_", "kohya"},
     {"lora_te", "kohya"}, {".lora_down.", "kohya"}, {".lora_up.", "kohya"},
     {"diffusion_model.", "ComfyUI"}, {".processor.", "XLabs"}, {"double_blocks.", "BFL"},
-    {"query_norm.scale", "BFL"}, {"text_encoder.", "text encoder"}};
+    {"query_norm.scale", "BFL"}};
 
 static gboolean
 reject_foreign (Reader *r, const char *name, GError **error)
 {
+  if (g_str_has_prefix (name, "text_encoder")) {
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_MISMATCH,
+        "'%s' also adapts a text encoder ('%s'), which is not supported; leave those "
+        "tensors out of the file.",
+        r->path, name);
+    return FALSE;
+  }
   for (guint i = 0; i < G_N_ELEMENTS (foreign); i++) {
     if (strstr (name, foreign[i].part) == NULL)
       continue;

@@ -1,7 +1,10 @@
 /* flux/transformer/run.c: forward, and forward with backward.
  * SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "flux/error.h"
+#include "flux/transformer/lora-private.h"
 #include "flux/transformer/run-layout.h"
+
+enum { MAX_TOKENS = 1 << 20, MAX_SAMPLES = 1 << 12 };
 
 /* ---- life ---- */
 
@@ -43,6 +46,47 @@ reserve (FluxRun *r, GError **error)
   return status == FX_OK;
 }
 
+static gboolean
+check_sizes (int max_text, int max_image, int max_samples, GError **error)
+{
+  if (max_text >= 1 && max_text <= MAX_TOKENS && max_image >= 1 &&
+      max_image <= MAX_TOKENS && max_samples >= 1 && max_samples <= MAX_SAMPLES)
+    return TRUE;
+  g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
+      "A run takes 1 to %d text tokens, 1 to %d image tokens and 1 to %d samples, not "
+      "%d, %d and %d.",
+      MAX_TOKENS, MAX_TOKENS, MAX_SAMPLES, max_text, max_image, max_samples);
+  return FALSE;
+}
+
+/* Adapters of this shape of model, at most one of which is to be trained. */
+static gboolean
+check_loras (const FluxConfig *c, FluxRunMode mode, FluxLora *const *loras, guint n,
+    GError **error)
+{
+  guint trained = 0;
+
+  for (guint i = 0; i < n; i++) {
+    const FluxConfig *l = &loras[i]->config;
+
+    if (l->num_layers != c->num_layers || l->num_single_layers != c->num_single_layers ||
+        flux_config_dim (l) != flux_config_dim (c)) {
+      g_set_error (error, FLUX_ERROR, FLUX_ERROR_MISMATCH,
+          "An adapter for %d + %d blocks of width %d does not fit a transformer of %d + "
+          "%d blocks of width %d.",
+          l->num_layers, l->num_single_layers, flux_config_dim (l), c->num_layers,
+          c->num_single_layers, flux_config_dim (c));
+      return FALSE;
+    }
+    trained += flux_lora_gradients (loras[i]) != NULL;
+  }
+  if (mode == FLUX_RUN_FORWARD || trained <= 1)
+    return TRUE;
+  g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
+      "Only one adapter can be trained at a time; %u have gradients.", trained);
+  return FALSE;
+}
+
 FluxRun *
 flux_run_new (FluxTransformer *t, FluxRunMode mode, int max_text_tokens,
     int max_image_tokens, int max_samples, FluxLora *const *loras, guint n_loras,
@@ -50,11 +94,9 @@ flux_run_new (FluxTransformer *t, FluxRunMode mode, int max_text_tokens,
 {
   FluxRun *r;
 
-  if (max_text_tokens < 1 || max_image_tokens < 1 || max_samples < 1) {
-    g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
-        "A run needs at least one text token, one image token and one sample.");
+  if (!check_sizes (max_text_tokens, max_image_tokens, max_samples, error) ||
+      !check_loras (&t->config, mode, loras, n_loras, error))
     return NULL;
-  }
   r = g_new0 (FluxRun, 1);
   r->t = flux_transformer_ref (t);
   r->b = t->backend;

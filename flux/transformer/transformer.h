@@ -29,6 +29,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxTransformer, flux_transformer_unref)
 const FluxConfig *flux_transformer_get_config (FluxTransformer *self);
 fx_backend *flux_transformer_get_backend (FluxTransformer *self);
 gsize flux_transformer_get_bytes (FluxTransformer *self); /* weights on the device */
+/* A table of them, "name  MiB" a line. g_free() it. */
+char *flux_transformer_describe (FluxTransformer *self);
 
 /* What one sample gives the transformer. All host pointers. */
 typedef struct {

@@ -48,6 +48,7 @@ compare_one (Parity *p, FluxVae *vae, const char *prefix)
 {
   const FluxVaeInfo *info = flux_vae_get_info (vae);
   const FluxTensor *pixels = parity_find (p, "%s.pixels_u8", prefix);
+  g_autofree char *prefix_dot = g_strconcat (prefix, ".", NULL);
   g_autofree float *moments = NULL;
   g_autoptr (GError) error = NULL;
   int width, height;
@@ -55,7 +56,7 @@ compare_one (Parity *p, FluxVae *vae, const char *prefix)
 
   if (pixels == NULL || pixels->dtype != FX_U8 || pixels->n_dims != 3 ||
       pixels->dims[2] != 3 || pixels->dims[0] > 1 << 14 || pixels->dims[1] > 1 << 14) {
-    parity_mark (p, prefix);
+    parity_mark (p, prefix_dot);
     parity_skip (p, prefix, "there is no pixels_u8 of [height, width, 3]");
     return;
   }
