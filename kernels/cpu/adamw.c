@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  * AdamW with fp32 state: torch's arithmetic (decay first), or bitsandbytes'. */
 #include "cpu.h"
+#include "fast-power.h"
 
 #include <math.h>
 
@@ -62,6 +63,11 @@ fx_cpu_adamw (fx_backend *b, float *p, const float *g, float *m, float *v, int64
       .decay = (float)(1.0 - (double)o->lr * o->weight_decay),
       .root = (float)c2};
 
+  if (!o->decay_first) {
+    c1 = 1.0f - fx_fast_power (o->beta1, o->step);
+    c2 = sqrtf (1.0f - fx_fast_power (o->beta2, o->step));
+    job.root = (float)c2;
+  }
   job.step = (float)(o->decay_first ? o->lr / c1 : o->lr * c2 / c1);
   fx_pool_run (fx_cpu_of (b)->pool, n, PIECE,
       o->decay_first ? torch_order : bitsandbytes_order, &job);

@@ -3,6 +3,7 @@
  * kOptimizerStatic8bit2StateBlockwise. The update uses the states before they are
  * quantised again; decay comes after it. */
 #include "cpu.h"
+#include "fast-power.h"
 
 #include <math.h>
 
@@ -85,12 +86,13 @@ int
 fx_cpu_adamw8 (fx_backend *b, float *p, const float *g, const fx_adam8_state *s,
     int64_t n, const fx_adamw *o)
 {
-  double c1 = 1.0 - pow (o->beta1, o->step), c2 = sqrt (1.0 - pow (o->beta2, o->step));
+  float c1 = 1.0f - fx_fast_power (o->beta1, o->step);
+  float c2 = sqrtf (1.0f - fx_fast_power (o->beta2, o->step));
   float decay = (float)(1.0 - (double)o->lr * o->weight_decay);
   adamw8_job job = {.p = p, .g = g, .s = s, .n = n, .o = o};
 
-  job.step = (float)(o->lr * c2 / c1);
-  job.root = (float)c2;
+  job.step = o->lr * c2 / c1;
+  job.root = c2;
   job.decay = o->decay_first ? 1.0f : decay;
   job.first_decay = o->decay_first ? decay : 1.0f;
   for (int i = 0; i < 255; i++) {
