@@ -8,6 +8,11 @@
 
 #include "flux/error.h"
 
+/* The largest piece of memory that libpng gets: a row of the widest picture it reads has
+ * 8 MB, PIL keeps at most 64 MB of text. A chunk may claim 2 GB, which libpng 1.6.39
+ * would allocate before it finds the file shorter. */
+#define MAX_PIECE (64 << 20)
+
 typedef struct {
   const guint8 *data;
   gsize size, pos;
@@ -48,6 +53,18 @@ on_read (png_structp png, png_bytep out, size_t length)
     png_error (png, "the file ends too early");
   memcpy (out, r->data + r->pos, length);
   r->pos += length;
+}
+
+static png_voidp
+on_malloc (png_structp png, png_alloc_size_t size)
+{
+  return size > MAX_PIECE ? NULL : g_try_malloc (size);
+}
+
+static void
+on_free (png_structp png, png_voidp p)
+{
+  g_free (p);
 }
 
 static FluxImageMode
@@ -307,7 +324,8 @@ flux_image_decode_png (
   FluxImage *image = NULL;
   gboolean complete = FALSE;
 
-  r.png = png_create_read_struct (PNG_LIBPNG_VER_STRING, &r, on_error, on_warning);
+  r.png = png_create_read_struct_2 (
+      PNG_LIBPNG_VER_STRING, &r, on_error, on_warning, NULL, on_malloc, on_free);
   if (r.png != NULL) {
     r.info = png_create_info_struct (r.png);
     r.end = png_create_info_struct (r.png);

@@ -187,6 +187,26 @@ test_max_pixels (void)
   }
 }
 
+/* A text chunk of 2 GB in a file of some hundred bytes: refused before it is allocated.
+ */
+static void
+test_lying_chunk (void)
+{
+  GError *error = NULL;
+  gsize size;
+  guint8 *data = load ("xmp.png", &size);
+
+  g_assert_cmpmem (data + 37, 4, "iTXt", 4);
+  data[33] = 0x7f;
+  g_test_timer_start ();
+  g_assert_null (flux_image_decode (data, size, "lie.png", 0, &error));
+  g_assert_error (error, FLUX_ERROR, FLUX_ERROR_FORMAT);
+  /* Filling 2 GB, which MALLOC_PERTURB_ makes of it, takes seconds. */
+  g_assert_cmpfloat (g_test_timer_elapsed (), <, 1.0);
+  g_clear_error (&error);
+  g_free (data);
+}
+
 static void
 test_sniff (void)
 {
@@ -287,6 +307,7 @@ main (int argc, char **argv)
   g_test_add_func ("/image/damaged", test_damaged);
   g_test_add_func ("/image/warns", test_warns);
   g_test_add_func ("/image/max-pixels", test_max_pixels);
+  g_test_add_func ("/image/lying-chunk", test_lying_chunk);
   g_test_add_func ("/image/sniff", test_sniff);
   g_test_add_func ("/image/not-a-picture", test_not_a_picture);
   g_test_add_func ("/image/exif-bounds", test_exif_bounds);
