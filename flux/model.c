@@ -99,8 +99,9 @@ model_free (FluxModel *self)
   g_free (self);
 }
 
+/* b is taken over. */
 static FluxModel *
-load (const FluxModelKey *key, const char *name, const char *fingerprint,
+load (const FluxModelKey *key, fx_backend *b, const char *name, const char *fingerprint,
     FluxProgressFunc progress, gpointer data, GError **error)
 {
   FluxModel *self = g_new0 (FluxModel, 1);
@@ -110,10 +111,9 @@ load (const FluxModelKey *key, const char *name, const char *fingerprint,
   self->fingerprint = g_strdup (fingerprint);
   g_mutex_init (&self->mutex);
   g_cond_init (&self->turn);
-  self->backend = flux_backend_new (key->device, key->compute, error);
-  if (self->backend != NULL)
-    self->transformer = flux_transformer_load (
-        key->path, self->backend, key->qtype, progress, data, error);
+  self->backend = b;
+  self->transformer =
+      flux_transformer_load (key->path, b, key->qtype, progress, data, error);
   if (self->transformer == NULL)
     g_clear_pointer (&self, model_free);
   return self;
@@ -160,14 +160,22 @@ flux_model_acquire (
 {
   g_autofree char *fingerprint = fingerprint_of (key->path, error), *name = NULL;
   FluxModel *self = NULL;
+  fx_backend *b;
 
   if (fingerprint == NULL)
     return NULL;
-  name = g_strdup_printf (
-      "%s/%d/%d/%d", fingerprint, (int)key->qtype, (int)key->compute, key->device);
-  if (find_or_announce (name, &self))
+  /* The backend says what "auto" and "the device's best" come to, so that who asks for
+   * them shares with who asks for the same by name. */
+  b = flux_backend_new (key->device, key->compute, error);
+  if (b == NULL)
+    return NULL;
+  name = g_strdup_printf ("%s/%d/%d/%s/%d", fingerprint, (int)key->qtype, (int)b->compute,
+      b->name, b->device);
+  if (find_or_announce (name, &self)) {
+    fx_backend_free (b);
     return self;
-  self = load (key, name, fingerprint, progress, data, error);
+  }
+  self = load (key, b, name, fingerprint, progress, data, error);
   announce_end (name, self);
   return self;
 }
