@@ -45,7 +45,7 @@ enum {
 };
 
 struct _GstFluxCacheSrc {
-  GstPushSrc parent;
+  GstFluxSource parent;
 
   gchar *location; /* properties */
   gint epochs;
@@ -64,7 +64,7 @@ static GstStaticPadTemplate src_template = GST_STATIC_PAD_TEMPLATE (
     "src", GST_PAD_SRC, GST_PAD_ALWAYS, GST_STATIC_CAPS (GST_FLUX_SAMPLE_CAPS));
 
 #define gst_flux_cache_src_parent_class parent_class
-G_DEFINE_TYPE_WITH_CODE (GstFluxCacheSrc, gst_flux_cache_src, GST_TYPE_PUSH_SRC,
+G_DEFINE_TYPE_WITH_CODE (GstFluxCacheSrc, gst_flux_cache_src, GST_TYPE_FLUX_SOURCE,
     GST_DEBUG_CATEGORY_INIT (
         gst_flux_cache_src_debug, "fluxcachesrc", 0, "FLUX sample cache reader"))
 GST_ELEMENT_REGISTER_DEFINE (

@@ -66,7 +66,7 @@ enum {
 };
 
 struct _GstFluxDatasetSrc {
-  GstPushSrc parent;
+  GstFluxSource parent;
 
   gchar *location, *caption_column, *instance_prompt; /* properties */
   gboolean shuffle, loop;
@@ -90,7 +90,7 @@ static GstStaticPadTemplate src_template =
             "image/png") ";" PICTURE_CAPS ("image/webp")));
 
 #define gst_flux_dataset_src_parent_class parent_class
-G_DEFINE_TYPE_WITH_CODE (GstFluxDatasetSrc, gst_flux_dataset_src, GST_TYPE_PUSH_SRC,
+G_DEFINE_TYPE_WITH_CODE (GstFluxDatasetSrc, gst_flux_dataset_src, GST_TYPE_FLUX_SOURCE,
     GST_DEBUG_CATEGORY_INIT (
         gst_flux_dataset_src_debug, "fluxdatasetsrc", 0, "FLUX picture data set reader"))
 GST_ELEMENT_REGISTER_DEFINE (

@@ -19,7 +19,7 @@ G_BEGIN_DECLS
 GST_DEBUG_CATEGORY_EXTERN (gst_flux_sampler_src_debug);
 
 struct _GstFluxSamplerSrc {
-  GstPushSrc parent;
+  GstFluxSource parent;
 
   /* Properties; the object lock. */
   gchar *model, *device, *loras, *prompt, *prompt_location, *trainer;

@@ -61,7 +61,7 @@ static GstStaticPadTemplate src_template =
                          "colorimetry = (string) sRGB"));
 
 #define gst_flux_sampler_src_parent_class parent_class
-G_DEFINE_TYPE_WITH_CODE (GstFluxSamplerSrc, gst_flux_sampler_src, GST_TYPE_PUSH_SRC,
+G_DEFINE_TYPE_WITH_CODE (GstFluxSamplerSrc, gst_flux_sampler_src, GST_TYPE_FLUX_SOURCE,
     GST_DEBUG_CATEGORY_INIT (
         gst_flux_sampler_src_debug, "fluxsamplersrc", 0, "FLUX sampler"))
 GST_ELEMENT_REGISTER_DEFINE (

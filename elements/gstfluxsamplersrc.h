@@ -2,13 +2,13 @@
  */
 #pragma once
 
-#include <gst/base/gstpushsrc.h>
+#include "elements/gstfluxsource.h"
 
 G_BEGIN_DECLS
 
 #define GST_TYPE_FLUX_SAMPLER_SRC (gst_flux_sampler_src_get_type ())
 G_DECLARE_FINAL_TYPE (
-    GstFluxSamplerSrc, gst_flux_sampler_src, GST, FLUX_SAMPLER_SRC, GstPushSrc)
+    GstFluxSamplerSrc, gst_flux_sampler_src, GST, FLUX_SAMPLER_SRC, GstFluxSource)
 GST_ELEMENT_REGISTER_DECLARE (fluxsamplersrc);
 
 G_END_DECLS
