@@ -72,18 +72,19 @@ test_stream (void)
   g_assert_cmpuint (n_samples, ==, 4);
   g_assert_true (gst_element_query_duration (h->element, GST_FORMAT_TIME, &duration));
   g_assert_cmpint (duration, ==, 4 * GST_SECOND);
-  do {
+  for (gboolean eos = FALSE; !eos; gst_event_unref (event)) {
     event = gst_harness_pull_event (h);
     g_assert_nonnull (event);
+    eos = GST_EVENT_TYPE (event) == GST_EVENT_EOS;
     if (GST_EVENT_TYPE (event) == GST_EVENT_CAPS) {
       GstCaps *caps;
 
       gst_event_parse_caps (event, &caps);
+      g_assert_cmpuint (caps_events, <, G_N_ELEMENTS (wanted));
       g_assert_cmpstr (gst_structure_get_name (gst_caps_get_structure (caps, 0)), ==,
           wanted[caps_events++].type);
     }
-    gst_event_unref (event);
-  } while (GST_EVENT_TYPE (event) != GST_EVENT_EOS);
+  }
   g_assert_cmpuint (caps_events, ==, 4);
   gst_harness_teardown (h);
 }
