@@ -8,7 +8,9 @@
 
 #define MODULE_NAME "libfxcuda.so"
 
-typedef fx_backend *(*backend_new) (int device, fx_dtype compute);
+/* Messages of the module go to fx_error() of this library. */
+typedef fx_backend *(*backend_new) (
+    int device, fx_dtype compute, int (*error) (int status, const char *format, ...));
 
 /* The module beside the shared object this code is linked into. */
 static int
@@ -56,5 +58,5 @@ fx_cuda_new (const char *module_path, int device, fx_dtype compute)
     fx_error (FX_ERR_DEVICE, "cuda: %s is not the CUDA module of gst-flux", module_path);
     return NULL;
   }
-  return entry.make (device, compute);
+  return entry.make (device, compute, fx_error);
 }

@@ -1,0 +1,183 @@
+/* kernels/cuda/backend.c: life, memory and the op table. SPDX-License-Identifier:
+ * LGPL-2.1-or-later */
+#include "kernels/cuda/cuda.h"
+
+#include <stdlib.h>
+
+#define WORKSPACE_BYTES ((size_t)32 << 20)
+
+int
+fxc_failed (fx_cuda *c, cudaError_t e, const char *what, const char *file, int line)
+{
+  int status = e == cudaErrorMemoryAllocation ? FX_ERR_MEMORY : FX_ERR_DEVICE;
+
+  cudaGetLastError (); /* what is not sticky is cleared */
+  return c->error (
+      status, "cuda: %s: %s (%s:%d)", what, cudaGetErrorString (e), file, line);
+}
+
+int
+fxc_scratch (fx_cuda *c, int which, size_t bytes, void **p)
+{
+  if (bytes > c->scratch_size[which]) {
+    FXC_TRY (c, cudaStreamSynchronize (c->stream));
+    FXC_TRY (c, cudaFree (c->scratch[which]));
+    c->scratch[which] = NULL;
+    c->scratch_size[which] = 0;
+    FXC_TRY (c, cudaMalloc (&c->scratch[which], bytes));
+    c->scratch_size[which] = bytes;
+  }
+  *p = c->scratch[which];
+  return FX_OK;
+}
+
+static int
+cuda_alloc (fx_backend *b, size_t bytes, void **p)
+{
+  FXC_TRY (fxc (b), cudaMalloc (p, bytes > 0 ? bytes : 1));
+  return FX_OK;
+}
+
+static void
+cuda_free (fx_backend *b, void *p, size_t bytes)
+{
+  fxc_biases_forget (fxc (b), p, bytes);
+  cudaStreamSynchronize (fxc (b)->stream);
+  cudaFree (p);
+}
+
+/* src is pageable: the call returns when it may be changed again. */
+static int
+cuda_upload (fx_backend *b, void *dst, const void *src, size_t bytes)
+{
+  FXC_TRY (fxc (b),
+      cudaMemcpyAsync (dst, src, bytes, cudaMemcpyHostToDevice, fxc (b)->stream));
+  return FX_OK;
+}
+
+static int
+cuda_download (fx_backend *b, void *dst, const void *src, size_t bytes)
+{
+  FXC_TRY (fxc (b),
+      cudaMemcpyAsync (dst, src, bytes, cudaMemcpyDeviceToHost, fxc (b)->stream));
+  FXC_TRY (fxc (b), cudaStreamSynchronize (fxc (b)->stream));
+  return FX_OK;
+}
+
+static int
+cuda_zero (fx_backend *b, void *dst, size_t bytes)
+{
+  FXC_TRY (fxc (b), cudaMemsetAsync (dst, 0, bytes, fxc (b)->stream));
+  return FX_OK;
+}
+
+static int
+cuda_sync (fx_backend *b)
+{
+  FXC_TRY (fxc (b), cudaStreamSynchronize (fxc (b)->stream));
+  return FX_OK;
+}
+
+static void
+cuda_destroy (fx_backend *b)
+{
+  fx_cuda *c = fxc (b);
+
+  if (c->stream != NULL)
+    cudaStreamSynchronize (c->stream);
+  fxc_plans_free (c);
+  fxc_biases_free (c);
+  for (int i = 0; i < FXC_N_SCRATCH; i++)
+    cudaFree (c->scratch[i]);
+  cudaFree (c->workspace);
+  if (c->lt != NULL)
+    cublasLtDestroy (c->lt);
+  if (c->stream != NULL)
+    cudaStreamDestroy (c->stream);
+  free (c);
+}
+
+static const fx_ops ops = {
+    .alloc = cuda_alloc,
+    .free = cuda_free,
+    .upload = cuda_upload,
+    .download = cuda_download,
+    .zero = cuda_zero,
+    .sync = cuda_sync,
+    .destroy = cuda_destroy,
+    .expand = fxc_expand,
+    .gemm = fxc_gemm,
+    .gemm_dgrad = fxc_gemm_dgrad,
+    .lora = fxc_lora,
+    .lora_bwd = fxc_lora_bwd,
+    .adaln = fxc_adaln,
+    .adaln_bwd = fxc_adaln_bwd,
+    .qknorm_rope = fxc_qknorm_rope,
+    .qknorm_rope_bwd = fxc_qknorm_rope_bwd,
+    .attention = fxc_attention,
+    .attention_bwd = fxc_attention_bwd,
+    .act = fxc_act,
+    .act_bwd = fxc_act_bwd,
+    .gate_residual = fxc_gate_residual,
+    .gate_bwd = fxc_gate_bwd,
+    .mse = fxc_mse,
+    .sum_squares = fxc_sum_squares,
+    .adamw = fxc_adamw,
+    .adamw8 = fxc_adamw8,
+    .conv2d = fxc_conv2d,
+    .groupnorm = fxc_groupnorm,
+    .layernorm = fxc_layernorm,
+    .rmsnorm = fxc_rmsnorm,
+    .upsample2 = fxc_upsample2,
+    .gather = fxc_gather,
+    .copy = fxc_copy,
+};
+
+static int
+start (fx_cuda *c, int device)
+{
+  cublasStatus_t s;
+  int n = 0, major = 0;
+
+  FXC_TRY (c, cudaGetDeviceCount (&n));
+  if (device < 0 || device >= n)
+    return c->error (
+        FX_ERR_DEVICE, "cuda: there is no GPU number %d (%d found)", device, n);
+  FXC_TRY (c, cudaSetDevice (device));
+  FXC_TRY (c, cudaDeviceGetAttribute (&major, cudaDevAttrComputeCapabilityMajor, device));
+  FXC_TRY (c, cudaDeviceGetAttribute (&c->n_sms, cudaDevAttrMultiProcessorCount, device));
+  c->has_mma = major >= 8;
+  if (c->base.compute == FX_N_DTYPES)
+    c->base.compute = major >= 8 ? FX_BF16 : FX_F16;
+  if (c->base.compute == FX_BF16 && major < 8)
+    return c->error (FX_ERR_UNSUPPORTED, "cuda: this GPU has no bf16; use float16");
+  FXC_TRY (c, cudaStreamCreateWithFlags (&c->stream, cudaStreamNonBlocking));
+  c->workspace_size = WORKSPACE_BYTES;
+  FXC_TRY (c, cudaMalloc (&c->workspace, c->workspace_size));
+  s = cublasLtCreate (&c->lt);
+  if (s != CUBLAS_STATUS_SUCCESS)
+    return c->error (FX_ERR_DEVICE, "cuda: cuBLASLt does not start: status %d", (int)s);
+  return FX_OK;
+}
+
+/* The module's only symbol. error: where messages go. */
+__attribute__ ((visibility ("default"))) fx_backend *
+fx_cuda_backend_new (int device, fx_dtype compute, fxc_error_func error);
+
+fx_backend *
+fx_cuda_backend_new (int device, fx_dtype compute, fxc_error_func error)
+{
+  fx_cuda *c = calloc (1, sizeof *c);
+
+  if (c == NULL) {
+    error (FX_ERR_MEMORY, "cuda: out of memory");
+    return NULL;
+  }
+  c->error = error;
+  c->base = (fx_backend){&ops, "cuda", compute, device};
+  if (start (c, device) != FX_OK) {
+    cuda_destroy (&c->base);
+    return NULL;
+  }
+  return &c->base;
+}

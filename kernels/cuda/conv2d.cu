@@ -1,0 +1,110 @@
+/* kernels/cuda/conv2d.cu: convolution as a matrix product. SPDX-License-Identifier:
+ * LGPL-2.1-or-later
+ *
+ * Patches of a band of output rows are laid out as [pixels, kernel * kernel * channels]
+ * and multiplied with the weights; the band is as high as BAND_BYTES of patches allow, so
+ * that a large picture needs no gigabytes. A 1 x 1 convolution needs no patches. Three
+ * output channels (the last layer) do not fit a tensor-core product's alignment and have
+ * a kernel of their own. */
+#include "kernels/cuda/weight.cuh"
+
+#define THREADS 256
+#define BAND_BYTES ((size_t)96 << 20)
+
+typedef struct {
+  fx_conv c;
+  int out_width, channels;
+} shape;
+
+template <typename T>
+static __global__ void
+patches (T *out, const T *x, int64_t ld, shape s, int64_t first_pixel, int64_t pixels)
+{
+  const int k = s.c.kernel, per_pixel = k * k * s.channels;
+  const int64_t i = blockIdx.x * (int64_t)THREADS + threadIdx.x;
+  const int64_t p = i / per_pixel;
+  const int at = (int)(i % per_pixel), ch = at % s.channels, tap = at / s.channels;
+
+  if (p >= pixels)
+    return;
+  const int64_t pixel = first_pixel + p;
+  const int row = (int)(pixel / s.out_width) * s.c.stride - s.c.pad_top + tap / k;
+  const int col = (int)(pixel % s.out_width) * s.c.stride - s.c.pad_left + tap % k;
+  const bool inside = row >= 0 && row < s.c.height && col >= 0 && col < s.c.width;
+
+  out[i] = inside ? x[((int64_t)row * s.c.width + col) * ld + ch] : from_f<T> (0);
+}
+
+/* A warp makes all (few) output channels of one pixel. */
+template <typename T>
+static __global__ void
+narrow (T *y, int64_t ldy, const T *x, int64_t ld, fxc_weight w, const float *bias,
+    shape s, int64_t pixels)
+{
+  const int k = s.c.kernel, lane = threadIdx.x & 31;
+  const int64_t pixel = (blockIdx.x * (int64_t)THREADS + threadIdx.x) / 32;
+
+  if (pixel >= pixels)
+    return;
+  for (int n = 0; n < w.n; n++) {
+    float sum = 0;
+
+    for (int tap = 0; tap < k * k; tap++) {
+      const int row = (int)(pixel / s.out_width) * s.c.stride - s.c.pad_top + tap / k;
+      const int col = (int)(pixel % s.out_width) * s.c.stride - s.c.pad_left + tap % k;
+
+      if (row < 0 || row >= s.c.height || col < 0 || col >= s.c.width)
+        continue;
+      for (int ch = lane; ch < s.channels; ch += 32)
+        sum = fmaf (to_f (x[((int64_t)row * s.c.width + col) * ld + ch]),
+            fxc_element (w, (int64_t)n * w.k + tap * s.channels + ch), sum);
+    }
+    sum = warp_sum (sum);
+    if (lane == 0)
+      y[pixel * ldy + n] = from_f<T> (sum + (bias != NULL ? bias[n] : 0));
+  }
+}
+
+static int
+bands (fx_cuda *c, fx_mat y, fx_mat x, const fx_weight *w, shape s)
+{
+  const size_t row_bytes = (size_t)w->k * fx_dtype_size (x.dtype);
+  int64_t band = (int64_t)(BAND_BYTES / row_bytes);
+  void *scratch;
+
+  band = band < y.rows ? (band > 0 ? band : 1) : y.rows;
+  FX_TRY (fxc_scratch (c, FXC_SCRATCH_MATRIX, (size_t)band * row_bytes, &scratch));
+  for (int64_t first = 0; first < y.rows; first += band) {
+    int64_t n = y.rows - first < band ? y.rows - first : band;
+
+    FXC_WITH_TYPE (c, x.dtype, {
+      patches<T><<<fxc_blocks (n * w->k, THREADS), THREADS, 0, c->stream>>> (
+          (T *)scratch, (const T *)x.p, x.ld, s, first, n);
+    })
+    FXC_TRY (c, cudaGetLastError ());
+    FX_TRY (fxc_gemm (&c->base, fx_rows (y, first, n),
+        fx_mat_new (scratch, n, w->k, x.dtype), w, false));
+  }
+  return FX_OK;
+}
+
+int
+fxc_conv2d (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w, const fx_conv *conv)
+{
+  fx_cuda *c = fxc (b);
+  shape s = {*conv, 0, (int)x.cols};
+  const size_t align = 16 / fx_dtype_size (x.dtype);
+
+  s.out_width =
+      (conv->width + conv->pad_left + conv->pad_right - conv->kernel) / conv->stride + 1;
+  if ((size_t)w->n % align != 0 || (size_t)w->k % align != 0) {
+    FXC_WITH_TYPE (c, x.dtype, {
+      narrow<T><<<fxc_blocks (y.rows * 32, THREADS), THREADS, 0, c->stream>>> (
+          (T *)y.p, y.ld, (const T *)x.p, x.ld, fxc_weight_of (w), w->bias, s, y.rows);
+    })
+    FXC_LAUNCHED (c, "conv2d");
+  }
+  if (conv->kernel == 1 && conv->stride == 1)
+    return fxc_gemm (b, y, x, w, false);
+  return bands (c, y, x, w, s);
+}

@@ -1,0 +1,259 @@
+/* kernels/cuda/plans.c: matrix products and their plans. SPDX-License-Identifier:
+ * LGPL-2.1-or-later
+ *
+ * Row-major y = x W^T is column-major y^T = W x^T, so W is cuBLASLt's A and x its B.
+ *
+ * Plans (descriptors and the algorithm) are kept by shape. At a shape's first call the
+ * candidates of the heuristic are timed; only those whose result has the same bits as the
+ * first's are let in, so that the choice, which depends on the clock, cannot change a
+ * number. */
+#include "kernels/cuda/cuda.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define CANDIDATES 12
+#define TIMED_RUNS 3
+
+typedef struct {
+  fxc_shape shape;
+  cublasLtMatmulDesc_t desc;
+  cublasLtMatrixLayout_t a, b, d;
+  cublasLtMatmulAlgo_t algo;
+} plan;
+
+struct fxc_plans {
+  plan *list;
+  size_t n, room;
+};
+
+static int
+failed (fx_cuda *c, cublasStatus_t s, const fxc_shape *p, const char *what)
+{
+  return c->error (s == CUBLAS_STATUS_NOT_SUPPORTED ? FX_ERR_UNSUPPORTED : FX_ERR_DEVICE,
+      "cuda: %s a product m %lld n %lld k %lld: cuBLASLt status %d", what,
+      (long long)p->m, (long long)p->n, (long long)p->k, (int)s);
+}
+
+static bool
+same_shape (const fxc_shape *a, const fxc_shape *b)
+{
+  return a->m == b->m && a->n == b->n && a->k == b->k && a->ldx == b->ldx &&
+         a->ldw == b->ldw && a->ldy == b->ldy && a->dtype == b->dtype &&
+         a->w_transposed == b->w_transposed && a->beta == b->beta && a->bias == b->bias;
+}
+
+static void
+plan_clear (plan *p)
+{
+  if (p->desc != NULL)
+    cublasLtMatmulDescDestroy (p->desc);
+  if (p->a != NULL)
+    cublasLtMatrixLayoutDestroy (p->a);
+  if (p->b != NULL)
+    cublasLtMatrixLayoutDestroy (p->b);
+  if (p->d != NULL)
+    cublasLtMatrixLayoutDestroy (p->d);
+  memset (p, 0, sizeof *p);
+}
+
+void
+fxc_plans_free (fx_cuda *c)
+{
+  if (c->plans == NULL)
+    return;
+  for (size_t i = 0; i < c->plans->n; i++)
+    plan_clear (&c->plans->list[i]);
+  free (c->plans->list);
+  free (c->plans);
+  c->plans = NULL;
+}
+
+static cublasStatus_t
+plan_describe (plan *p)
+{
+  const fxc_shape *s = &p->shape;
+  cublasOperation_t op_w = s->w_transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
+  cudaDataType type = s->dtype == FX_BF16  ? CUDA_R_16BF
+                      : s->dtype == FX_F16 ? CUDA_R_16F
+                                           : CUDA_R_32F;
+  cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
+  cublasStatus_t e;
+
+  e = cublasLtMatmulDescCreate (&p->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+  if (e == CUBLAS_STATUS_SUCCESS)
+    e = cublasLtMatmulDescSetAttribute (
+        p->desc, CUBLASLT_MATMUL_DESC_TRANSA, &op_w, sizeof op_w);
+  if (e == CUBLAS_STATUS_SUCCESS && s->bias)
+    e = cublasLtMatmulDescSetAttribute (
+        p->desc, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
+  if (e == CUBLAS_STATUS_SUCCESS)
+    e = s->w_transposed ? cublasLtMatrixLayoutCreate (&p->a, type, s->k, s->n, s->ldw)
+                        : cublasLtMatrixLayoutCreate (&p->a, type, s->n, s->k, s->ldw);
+  if (e == CUBLAS_STATUS_SUCCESS)
+    e = cublasLtMatrixLayoutCreate (&p->b, type, s->k, s->m, s->ldx);
+  if (e == CUBLAS_STATUS_SUCCESS)
+    e = cublasLtMatrixLayoutCreate (&p->d, type, s->n, s->m, s->ldy);
+  return e;
+}
+
+static cublasStatus_t
+plan_run (fx_cuda *c, const plan *p, const cublasLtMatmulAlgo_t *algo, void *y,
+    const void *x, const void *w, const void *bias, float alpha)
+{
+  float beta = p->shape.beta ? 1 : 0;
+  cublasStatus_t e = CUBLAS_STATUS_SUCCESS;
+
+  if (p->shape.bias)
+    e = cublasLtMatmulDescSetAttribute (
+        p->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias);
+  if (e == CUBLAS_STATUS_SUCCESS)
+    e = cublasLtMatmul (c->lt, p->desc, &alpha, w, p->a, x, p->b, &beta, y, p->d, y, p->d,
+        algo, c->workspace, c->workspace_size, c->stream);
+  return e;
+}
+
+/* Milliseconds of one run, the best of a few; negative when it fails. */
+static float
+plan_time (fx_cuda *c, const plan *p, const cublasLtMatmulAlgo_t *algo, void *y,
+    const void *x, const void *w, const void *bias)
+{
+  cudaEvent_t from, to;
+  float best = -1;
+
+  if (cudaEventCreate (&from) != cudaSuccess)
+    return -1;
+  if (cudaEventCreate (&to) != cudaSuccess) {
+    cudaEventDestroy (from);
+    return -1;
+  }
+  for (int i = 0; i < TIMED_RUNS; i++) {
+    float ms = 0;
+
+    cudaEventRecord (from, c->stream);
+    if (plan_run (c, p, algo, y, x, w, bias, 1) != CUBLAS_STATUS_SUCCESS)
+      break;
+    cudaEventRecord (to, c->stream);
+    if (cudaEventSynchronize (to) != cudaSuccess ||
+        cudaEventElapsedTime (&ms, from, to) != cudaSuccess)
+      break;
+    if (best < 0 || ms < best)
+      best = ms;
+  }
+  cudaEventDestroy (from);
+  cudaEventDestroy (to);
+  return best;
+}
+
+/* One run of a candidate into `device`, and its result in `host`. */
+static bool
+plan_try (fx_cuda *c, const plan *p, const cublasLtMatmulAlgo_t *algo, void *device,
+    void *host, size_t bytes, const void *x, const void *w, const void *bias)
+{
+  bool ok = cudaMemsetAsync (device, 0, bytes, c->stream) == cudaSuccess &&
+            plan_run (c, p, algo, device, x, w, bias, 1) == CUBLAS_STATUS_SUCCESS &&
+            cudaMemcpyAsync (host, device, bytes, cudaMemcpyDeviceToHost, c->stream) ==
+                cudaSuccess &&
+            cudaStreamSynchronize (c->stream) == cudaSuccess;
+
+  if (!ok)
+    cudaGetLastError ();
+  return ok;
+}
+
+/* Times the candidates into memory of its own (y is not touched) and keeps the fastest of
+ * those that agree with the first. Without room to compare, the first it is. */
+static void
+plan_tune (fx_cuda *c, plan *p, const cublasLtMatmulHeuristicResult_t *found, int n,
+    const void *x, const void *w, const void *bias)
+{
+  size_t bytes = (size_t)(p->shape.m * p->shape.ldy) * fx_dtype_size (p->shape.dtype);
+  char *device = NULL, *first = malloc (bytes), *other = malloc (bytes);
+  float best = -1;
+
+  p->algo = found[0].algo;
+  if (first == NULL || other == NULL ||
+      cudaMalloc ((void **)&device, bytes) != cudaSuccess) {
+    cudaGetLastError ();
+    n = 0;
+  }
+  for (int i = 0; i < n; i++) {
+    float ms;
+
+    if (!plan_try (
+            c, p, &found[i].algo, device, i == 0 ? first : other, bytes, x, w, bias) ||
+        (i > 0 && memcmp (first, other, bytes) != 0))
+      continue;
+    ms = plan_time (c, p, &found[i].algo, device, x, w, bias);
+    if (ms >= 0 && (best < 0 || ms < best)) {
+      best = ms;
+      p->algo = found[i].algo;
+    }
+  }
+  cudaFree (device);
+  free (first);
+  free (other);
+}
+
+static int
+plan_make (fx_cuda *c, const fxc_shape *shape, const void *x, const void *w,
+    const void *bias, plan **out)
+{
+  cublasLtMatmulHeuristicResult_t found[CANDIDATES];
+  cublasLtMatmulPreference_t preference = NULL;
+  fxc_plans *all = c->plans;
+  plan *p;
+  int n = 0;
+  cublasStatus_t e;
+
+  if (all == NULL && (all = c->plans = calloc (1, sizeof *all)) == NULL)
+    return c->error (FX_ERR_MEMORY, "cuda: out of memory for GEMM plans");
+  if (all->n == all->room) {
+    plan *more = realloc (all->list, (all->room + 64) * sizeof *more);
+
+    if (more == NULL)
+      return c->error (FX_ERR_MEMORY, "cuda: out of memory for GEMM plans");
+    all->list = more;
+    all->room += 64;
+  }
+  p = &all->list[all->n];
+  *p = (plan){.shape = *shape};
+  e = plan_describe (p);
+  if (e == CUBLAS_STATUS_SUCCESS)
+    e = cublasLtMatmulPreferenceCreate (&preference);
+  if (e == CUBLAS_STATUS_SUCCESS)
+    e = cublasLtMatmulPreferenceSetAttribute (preference,
+        CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &c->workspace_size,
+        sizeof c->workspace_size);
+  if (e == CUBLAS_STATUS_SUCCESS)
+    e = cublasLtMatmulAlgoGetHeuristic (
+        c->lt, p->desc, p->a, p->b, p->d, p->d, preference, CANDIDATES, found, &n);
+  if (preference != NULL)
+    cublasLtMatmulPreferenceDestroy (preference);
+  if (e != CUBLAS_STATUS_SUCCESS || n == 0) {
+    plan_clear (p);
+    return failed (c, e != CUBLAS_STATUS_SUCCESS ? e : CUBLAS_STATUS_NOT_SUPPORTED, shape,
+        "planning");
+  }
+  plan_tune (c, p, found, n, x, w, bias);
+  all->n++;
+  *out = p;
+  return FX_OK;
+}
+
+int
+fxc_matmul (fx_cuda *c, const fxc_shape *s, void *y, const void *x, const void *w,
+    const void *bias, float alpha)
+{
+  plan *p = NULL;
+  cublasStatus_t e;
+
+  for (size_t i = 0; c->plans != NULL && i < c->plans->n && p == NULL; i++) {
+    if (same_shape (&c->plans->list[i].shape, s))
+      p = &c->plans->list[i];
+  }
+  if (p == NULL)
+    FX_TRY (plan_make (c, s, x, w, bias, &p));
+  e = plan_run (c, p, &p->algo, y, x, w, bias, alpha);
+  return e == CUBLAS_STATUS_SUCCESS ? FX_OK : failed (c, e, s, "running");
+}
