@@ -56,19 +56,19 @@ template <>
 __device__ __forceinline__ void
 mma<bf16> (float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
 {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, "
-               "{%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  FLASH_ASM ("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, "
+             "{%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+             : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 template <>
 __device__ __forceinline__ void
 mma<f16> (float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
 {
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, "
-               "{%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+  FLASH_ASM ("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, "
+             "{%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+             : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
 static __device__ __forceinline__ uint32_t
@@ -106,7 +106,7 @@ fetch (uint32_t tile, const T *m, int64_t ld, int first, int n)
     const bool inside = first + row < n;
     const T *src = m + (inside ? (int64_t)(first + row) * ld + chunk * 8 : 0);
 
-    asm volatile(
+    FLASH_ASM (
         "cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(tile + at<HD> (row, chunk)),
         "l"(src), "r"(inside ? 16 : 0));
   }
@@ -114,13 +114,13 @@ fetch (uint32_t tile, const T *m, int64_t ld, int first, int n)
 static __device__ __forceinline__ void
 fetch_commit (void)
 {
-  asm volatile("cp.async.commit_group;");
+  FLASH_ASM ("cp.async.commit_group;");
 }
 template <int PENDING>
 static __device__ __forceinline__ void
 fetch_wait (void)
 {
-  asm volatile("cp.async.wait_group %0;" ::"n"(PENDING));
+  FLASH_ASM ("cp.async.wait_group %0;" ::"n"(PENDING));
 }
 
 /* c [16 x 8 N] += A (16 rows of tile a from row0) times the transpose of N * 8 rows of
