@@ -131,7 +131,7 @@ check_adam8_size (const golden *g, fx_backend *b, int n)
     g_free (want);
   }
   g_test_message ("%d elements: worst parameter %g", n, worst);
-  g_assert_cmpfloat (worst, <=, 3e-6);
+  g_assert_cmpfloat (worst, <=, 6e-7); /* 1.5e-6 with exact powers */
   check_codes (s.m, golden_getf (g, NULL, "adam8.%d.state.state1", n), (size_t)n);
   check_codes (s.v, golden_getf (g, NULL, "adam8.%d.state.state2", n), (size_t)n);
   check_absmax (
