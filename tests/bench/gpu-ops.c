@@ -113,23 +113,23 @@ compare (const char *name, const float *a, const float *b, size_t n, double boun
 }
 
 /* Runs `body` (which sets result from side s) on both and compares. */
-#define BOTH(label, rows, cols, bound, ...)                                             \
+#define BOTH(label, rows, cols, bound, ...)                                              \
   do {                                                                                   \
     float *results_[2] = {NULL, NULL};                                                   \
     for (int i_ = 0; i_ < 2; i_++) {                                                     \
       side s = i_ ? cpu : gpu;                                                           \
       fx_mat result = {0};                                                               \
       int st_ = FX_OK;                                                                   \
-      __VA_ARGS__;                                                                            \
+      __VA_ARGS__;                                                                       \
       if (st_ != FX_OK || fx_sync (s.b) != FX_OK) {                                      \
-        printf ("FAIL %s on %s: %s\n", label, s.b->name, fx_error_message ());            \
+        printf ("FAIL %s on %s: %s\n", label, s.b->name, fx_error_message ());           \
         n_failed++;                                                                      \
         break;                                                                           \
       }                                                                                  \
       results_[i_] = get (s, result);                                                    \
     }                                                                                    \
     if (results_[0] && results_[1])                                                      \
-      compare (label, results_[0], results_[1], (size_t)((rows) * (cols)), bound);        \
+      compare (label, results_[0], results_[1], (size_t)((rows) * (cols)), bound);       \
     free (results_[0]);                                                                  \
     free (results_[1]);                                                                  \
   } while (0)
