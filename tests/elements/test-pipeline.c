@@ -283,6 +283,17 @@ test_cycles (void)
 
 /* ---- Ctrl-C ---- */
 
+/* A plugin built with AddressSanitizer cannot be loaded by a program built without. */
+static gchar *
+find_gst_launch (void)
+{
+#ifdef __SANITIZE_ADDRESS__
+  return NULL;
+#else
+  return g_find_program_in_path ("gst-launch-1.0");
+#endif
+}
+
 /* Runs gst-launch-1.0 until it has said word, then SIGINT; its exit status. */
 static gint
 interrupt_launch (const gchar *option, const gchar *line, const gchar *word)
@@ -330,10 +341,10 @@ test_ctrl_c (gconstpointer source)
   gchar *line, *points;
   GDir *dir;
   const gchar *name;
-  gchar *program = g_find_program_in_path ("gst-launch-1.0");
+  gchar *program = find_gst_launch ();
 
   if (program == NULL) {
-    g_test_skip ("no gst-launch-1.0");
+    g_test_skip ("no gst-launch-1.0 that can load this build");
     return;
   }
   g_free (program);
@@ -376,10 +387,10 @@ static void
 test_ctrl_c_early (void)
 {
   const gchar *words[] = {"open", "encode", "(open) transformer"};
-  gchar *program = g_find_program_in_path ("gst-launch-1.0");
+  gchar *program = find_gst_launch ();
 
   if (program == NULL) {
-    g_test_skip ("no gst-launch-1.0");
+    g_test_skip ("no gst-launch-1.0 that can load this build");
     return;
   }
   g_free (program);
