@@ -34,7 +34,7 @@ gst_flux_train_sink_start_meter (GstFluxTrainSink *self, GError **error)
   if (self->meter_triples == 0 || self->streaming || self->held->len == 0)
     return TRUE;
   for (guint i = 0; i < self->held->len; i++)
-    samples[i] = g_array_index (self->held, GstFluxHeld, i).sample;
+    samples[i] = g_array_index (self->held, GstFluxHeldSample, i).sample;
   config.vae_scaling = self->vae.scaling_factor;
   config.vae_shift = self->vae.shift_factor;
   self->meter = flux_meter_new (&config, samples, self->held->len, self->meter_triples);

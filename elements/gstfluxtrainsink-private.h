@@ -36,7 +36,7 @@ typedef enum {
 typedef struct {
   FluxSample *sample;
   guint epoch; /* of the stream */
-} GstFluxHeld;
+} GstFluxHeldSample;
 
 struct _GstFluxTrainSink {
   GstBaseSink parent;
@@ -63,7 +63,7 @@ struct _GstFluxTrainSink {
 
   /* PAUSED and above: of the streaming thread or, once EOS is held, of the task. */
   GstFluxTensorInfo info; /* of the current caps */
-  GArray *held;           /* GstFluxHeld: samples that were not trained on in a stream */
+  GArray *held; /* GstFluxHeldSample: samples that were not trained on in a stream */
   FluxSample *empty_prompt;
   gboolean streaming; /* design R; else T */
   guint epoch;        /* being trained on */

@@ -88,8 +88,8 @@ conclude (GstFluxTrainSink *self, GError **error)
 static gint
 compare_held (gconstpointer a, gconstpointer b)
 {
-  const FluxSample *x = ((const GstFluxHeld *)a)->sample;
-  const FluxSample *y = ((const GstFluxHeld *)b)->sample;
+  const FluxSample *x = ((const GstFluxHeldSample *)a)->sample;
+  const FluxSample *y = ((const GstFluxHeldSample *)b)->sample;
   gint order = g_strcmp0 (x->key, y->key);
 
   if (order == 0)
@@ -114,7 +114,7 @@ train_window (GstFluxTrainSink *self, GError **error)
   self->epoch = (guint)(step / n_windows);
   flux_train_permutation (flux_trainer_get_seed (self->trainer), self->epoch, n, order);
   for (guint i = 0; i < count; i++)
-    samples[i] = g_array_index (self->held, GstFluxHeld, order[first + i]).sample;
+    samples[i] = g_array_index (self->held, GstFluxHeldSample, order[first + i]).sample;
   return gst_flux_train_sink_step (self, samples, count, error);
 }
 
@@ -202,7 +202,7 @@ static guint
 count_window (GstFluxTrainSink *self, gboolean at_end)
 {
   guint n = 0, accumulate = self->train.accumulate;
-  const GstFluxHeld *held = (const GstFluxHeld *)self->held->data;
+  const GstFluxHeldSample *held = (const GstFluxHeldSample *)self->held->data;
 
   while (n < accumulate && n < self->held->len && held[n].epoch == held[0].epoch)
     n++;
@@ -219,8 +219,8 @@ train_front (GstFluxTrainSink *self, guint n, GError **error)
   if (is_done (self))
     return TRUE;
   for (guint i = 0; i < n; i++)
-    samples[i] = g_array_index (self->held, GstFluxHeld, i).sample;
-  self->epoch = g_array_index (self->held, GstFluxHeld, 0).epoch;
+    samples[i] = g_array_index (self->held, GstFluxHeldSample, i).sample;
+  self->epoch = g_array_index (self->held, GstFluxHeldSample, 0).epoch;
   if (!gst_flux_train_sink_step (self, samples, n, error))
     return FALSE;
   g_array_remove_range (self->held, 0, n);
@@ -254,7 +254,7 @@ train_held (GstFluxTrainSink *self, gboolean at_end)
 GstFlowReturn
 gst_flux_train_sink_sample_came (GstFluxTrainSink *self)
 {
-  const GstFluxHeld *held = (const GstFluxHeld *)self->held->data;
+  const GstFluxHeldSample *held = (const GstFluxHeldSample *)self->held->data;
 
   if (!self->streaming && self->mode == MODE_AUTO &&
       held[self->held->len - 1].epoch > held[0].epoch) {

@@ -115,7 +115,7 @@ check_position (GstFluxTrainSink *self)
     return;
   sum = g_checksum_new (G_CHECKSUM_SHA256);
   for (guint i = 0; i < self->held->len; i++) {
-    FluxSample *s = g_array_index (self->held, GstFluxHeld, i).sample;
+    FluxSample *s = g_array_index (self->held, GstFluxHeldSample, i).sample;
 
     if (s->key != NULL)
       g_checksum_update (sum, (const guchar *)s->key, -1);
@@ -139,7 +139,7 @@ open_trainer (GstFluxTrainSink *self, GError **error)
   gint text_tokens = 1, image_tokens = 1;
 
   for (guint i = 0; i < self->held->len; i++) {
-    FluxSample *s = g_array_index (self->held, GstFluxHeld, i).sample;
+    FluxSample *s = g_array_index (self->held, GstFluxHeldSample, i).sample;
 
     text_tokens = MAX (text_tokens, s->text_tokens);
     image_tokens = MAX (image_tokens, s->width / 2 * (s->height / 2));

@@ -305,7 +305,7 @@ static GstFlowReturn
 gst_flux_train_sink_render (GstBaseSink *base, GstBuffer *buffer)
 {
   GstFluxTrainSink *self = GST_FLUX_TRAIN_SINK (base);
-  GstFluxHeld held;
+  GstFluxHeldSample held;
   GError *error = NULL;
 
   /* A queue may send one more buffer after GST_FLOW_EOS, without its caps. */
@@ -417,7 +417,7 @@ gst_flux_train_sink_save_checkpoint (GstFluxTrainSink *self)
 static void
 held_clear (gpointer data)
 {
-  flux_sample_unref (((GstFluxHeld *)data)->sample);
+  flux_sample_unref (((GstFluxHeldSample *)data)->sample);
 }
 
 static void
@@ -467,7 +467,7 @@ static void
 gst_flux_train_sink_init (GstFluxTrainSink *self)
 {
   gst_flux_train_sink_init_properties (self);
-  self->held = g_array_new (FALSE, FALSE, sizeof (GstFluxHeld));
+  self->held = g_array_new (FALSE, FALSE, sizeof (GstFluxHeldSample));
   g_array_set_clear_func (self->held, held_clear);
   g_rec_mutex_init (&self->task_lock);
   gst_base_sink_set_sync (GST_BASE_SINK (self), FALSE);

@@ -99,3 +99,20 @@ flux_added_tokens_find (
   }
   return m;
 }
+
+void
+flux_added_tokens_walk (const FluxAddedTokens *self, const char *text, gsize len,
+    guint limit, FluxPlainFunc plain, gconstpointer tokenizer, GArray *ids)
+{
+  gsize at = 0;
+
+  while (at < len && ids->len < limit) {
+    FluxAddedMatch m = flux_added_tokens_find (self, text, len, at);
+
+    if (m.start > at)
+      plain (tokenizer, text + at, m.start - at, limit, ids);
+    if (m.id >= 0)
+      g_array_append_val (ids, m.id);
+    at = m.end;
+  }
+}

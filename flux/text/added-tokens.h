@@ -29,4 +29,12 @@ typedef struct {
 FluxAddedMatch flux_added_tokens_find (
     const FluxAddedTokens *self, const char *text, gsize len, gsize from);
 
+/* What stands between added tokens; appends to ids, and may stop at limit. */
+typedef void (*FluxPlainFunc) (
+    gconstpointer tokenizer, const char *text, gsize len, guint limit, GArray *ids);
+/* Walks over text until ids holds limit: plain for what lies between, the tokens' own
+ * ids. */
+void flux_added_tokens_walk (const FluxAddedTokens *self, const char *text, gsize len,
+    guint limit, FluxPlainFunc plain, gconstpointer tokenizer, GArray *ids);
+
 G_END_DECLS

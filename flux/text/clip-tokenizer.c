@@ -158,8 +158,9 @@ word_length (const char *text, gsize len)
 /* Words of normalised text, until ids holds limit. */
 static void
 encode_words (
-    const FluxClipTokenizer *self, const char *text, gsize len, guint limit, GArray *ids)
+    gconstpointer tokenizer, const char *text, gsize len, guint limit, GArray *ids)
 {
+  const FluxClipTokenizer *self = tokenizer;
   /* The split takes these whole where they are not special tokens (upper case in the
    * text), so that what follows does not stick to the "|>". The byte-level split then
    * parts them again. */
@@ -188,19 +189,13 @@ encode_words (
 /* Text between raw tokens. */
 static void
 encode_plain (
-    const FluxClipTokenizer *self, const char *text, gsize len, guint limit, GArray *ids)
+    gconstpointer tokenizer, const char *text, gsize len, guint limit, GArray *ids)
 {
+  const FluxClipTokenizer *self = tokenizer;
   g_autoptr (GString) s = normalise (text, len);
-  gsize at = 0;
 
-  while (at < s->len && ids->len < limit) {
-    FluxAddedMatch m = flux_added_tokens_find (self->normalised, s->str, s->len, at);
-
-    encode_words (self, s->str + at, m.start - at, limit, ids);
-    if (m.id >= 0)
-      g_array_append_val (ids, m.id);
-    at = m.end;
-  }
+  flux_added_tokens_walk (
+      self->normalised, s->str, s->len, limit, encode_words, self, ids);
 }
 
 gboolean
@@ -208,20 +203,12 @@ flux_clip_tokenizer_encode (const FluxClipTokenizer *self, const char *text, gss
     guint max_length, gint32 *ids, guint *eos_position, GError **error)
 {
   g_autoptr (GArray) found = g_array_new (FALSE, FALSE, sizeof (gint32));
-  gsize at = 0, n;
+  gsize n;
   guint used;
 
   if (!flux_check_text (text, len, max_length, 2, &n, error))
     return FALSE;
-  while (at < n && found->len < max_length - 2) {
-    FluxAddedMatch m = flux_added_tokens_find (self->raw, text, n, at);
-
-    if (m.start > at)
-      encode_plain (self, text + at, m.start - at, max_length - 2, found);
-    if (m.id >= 0)
-      g_array_append_val (found, m.id);
-    at = m.end;
-  }
+  flux_added_tokens_walk (self->raw, text, n, max_length - 2, encode_plain, self, found);
   used = MIN (found->len, max_length - 2);
   ids[0] = self->named[FLUX_TOKEN_BOS];
   for (guint i = 0; i < used; i++)

@@ -155,8 +155,9 @@ encode_word (const FluxT5Tokenizer *self, const char *text, gsize len, guint lim
 /* Words of normalised text, until ids holds limit. */
 static void
 encode_words (
-    const FluxT5Tokenizer *self, const char *text, gsize len, guint limit, GArray *ids)
+    gconstpointer tokenizer, const char *text, gsize len, guint limit, GArray *ids)
 {
+  const FluxT5Tokenizer *self = tokenizer;
   g_autoptr (GString) word = g_string_new (NULL);
   const char *p = text, *end = text + len;
 
@@ -175,20 +176,14 @@ encode_words (
 /* Text between raw tokens. */
 static void
 encode_plain (
-    const FluxT5Tokenizer *self, const char *text, gsize len, guint limit, GArray *ids)
+    gconstpointer tokenizer, const char *text, gsize len, guint limit, GArray *ids)
 {
+  const FluxT5Tokenizer *self = tokenizer;
   g_autoptr (GString) s = g_string_sized_new (len + 1);
-  gsize at = 0;
 
   flux_charsmap_append (self->charsmap, text, len, s);
-  while (at < s->len && ids->len < limit) {
-    FluxAddedMatch m = flux_added_tokens_find (self->normalised, s->str, s->len, at);
-
-    encode_words (self, s->str + at, m.start - at, limit, ids);
-    if (m.id >= 0)
-      g_array_append_val (ids, m.id);
-    at = m.end;
-  }
+  flux_added_tokens_walk (
+      self->normalised, s->str, s->len, limit, encode_words, self, ids);
 }
 
 gboolean
@@ -196,20 +191,12 @@ flux_t5_tokenizer_encode (const FluxT5Tokenizer *self, const char *text, gssize 
     guint max_length, gint32 *ids, guint *n_tokens, GError **error)
 {
   g_autoptr (GArray) found = g_array_new (FALSE, FALSE, sizeof (gint32));
-  gsize at = 0, n;
+  gsize n;
   guint used;
 
   if (!flux_check_text (text, len, max_length, 1, &n, error))
     return FALSE;
-  while (at < n && found->len < max_length - 1) {
-    FluxAddedMatch m = flux_added_tokens_find (self->raw, text, n, at);
-
-    if (m.start > at)
-      encode_plain (self, text + at, m.start - at, max_length - 1, found);
-    if (m.id >= 0)
-      g_array_append_val (found, m.id);
-    at = m.end;
-  }
+  flux_added_tokens_walk (self->raw, text, n, max_length - 1, encode_plain, self, found);
   used = MIN (found->len, max_length - 1);
   for (guint i = 0; i < used; i++)
     ids[i] = g_array_index (found, gint32, i);
