@@ -61,7 +61,8 @@ fx_cpu_new_isa (int threads, const char *isa)
   fx_cpu *cpu;
 
   if (ops == NULL) {
-    fx_error (FX_ERR_UNSUPPORTED, "cpu: this machine has no %s", isa);
+    fx_error (FX_ERR_UNSUPPORTED, "cpu: this machine has no %s",
+        isa == NULL ? "instruction set" : isa);
     return NULL;
   }
   cpu = calloc (1, sizeof *cpu);

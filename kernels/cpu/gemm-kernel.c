@@ -9,33 +9,35 @@ tile (int rows, int vectors, int64_t depth, const float *a, int64_t a_row,
 {
   vf sum[FX_TILE_ROWS][FX_TILE_VECTORS];
 
-#pragma GCC unroll 8
-  for (int r = 0; r < rows; r++)
-#pragma GCC unroll 4
+  FX_UNROLL
+  for (int r = 0; r < rows; r++) {
+    FX_UNROLL
     for (int v = 0; v < vectors; v++)
       sum[r][v] = (vf){0};
+  }
   for (int64_t d = 0; d < depth; d++) {
     vf row[FX_TILE_VECTORS];
-#pragma GCC unroll 4
+    FX_UNROLL
     for (int v = 0; v < vectors; v++)
       row[v] = vf_load (b + v * FX_VL);
-#pragma GCC unroll 8
+    FX_UNROLL
     for (int r = 0; r < rows; r++) {
       vf x = vf_splat (a[r * a_row]);
-#pragma GCC unroll 4
+      FX_UNROLL
       for (int v = 0; v < vectors; v++)
         sum[r][v] += x * row[v];
     }
     a += a_depth;
     b += b_ld;
   }
-#pragma GCC unroll 8
-  for (int r = 0; r < rows; r++)
-#pragma GCC unroll 4
+  FX_UNROLL
+  for (int r = 0; r < rows; r++) {
+    FX_UNROLL
     for (int v = 0; v < vectors; v++) {
       float *at = c + r * c_ld + v * FX_VL;
       vf_store (at, add ? vf_load (at) + sum[r][v] : sum[r][v]);
     }
+  }
 }
 
 typedef void (*tile_fn) (int64_t depth, const float *a, int64_t a_row, int64_t a_depth,

@@ -51,7 +51,7 @@ project (float *out, const float *v, const float *t, int64_t n, int rank, float 
     for (int64_t i = 0; i < n; i += FX_VL) {
       int64_t count = n - i < FX_VL ? n - i : FX_VL;
       vf x = VF_LOAD (v + i, count);
-#pragma GCC unroll 4
+      FX_UNROLL
       for (int j = 0; j < 4; j++)
         sum[j] += x * VF_LOAD (rows[j] + i, count);
     }
@@ -75,7 +75,7 @@ combine (float *v, const float *c, const float *t, int64_t n, int rank, float sc
     for (int64_t i = 0; i < n; i += FX_VL) {
       int64_t count = n - i < FX_VL ? n - i : FX_VL;
       vf sum = factor[0] * VF_LOAD (rows[0] + i, count);
-#pragma GCC unroll 4
+      FX_UNROLL
       for (int j = 1; j < 4; j++)
         sum += factor[j] * VF_LOAD (rows[j] + i, count);
       sum += VF_LOAD (v + i, count);

@@ -23,27 +23,28 @@ dots (const float *x, const float *w, int64_t ld, int64_t k)
   vf sum[FX_VL];
   int64_t i = 0;
 
-#pragma GCC unroll 16
+  FX_UNROLL
   for (int r = 0; r < FX_VL; r++)
     sum[r] = (vf){0};
   for (; i + FX_VL <= k; i += FX_VL) {
     vf v = vf_load (x + i);
-#pragma GCC unroll 16
+    FX_UNROLL
     for (int r = 0; r < FX_VL; r++)
       sum[r] += v * vf_load (w + r * ld + i);
   }
   if (i < k) {
     vf v = vf_load_part (x + i, k - i, 0);
-#pragma GCC unroll 16
+    FX_UNROLL
     for (int r = 0; r < FX_VL; r++)
       sum[r] += v * vf_load_part (w + r * ld + i, k - i, 0);
   }
   vf_transpose (sum);
-#pragma GCC unroll 4
-  for (int n = FX_VL / 2; n > 0; n /= 2)
-#pragma GCC unroll 8
+  FX_UNROLL
+  for (int n = FX_VL / 2; n > 0; n /= 2) {
+    FX_UNROLL
     for (int r = 0; r < n; r++)
       sum[r] += sum[r + n];
+  }
   return sum[0];
 }
 

@@ -10,11 +10,11 @@ fx_pack_transposed (
     int64_t high = fx_smaller (FX_VL, rows - r), c = 0;
     vf t[FX_VL];
     for (; c + FX_VL <= cols; c += FX_VL) {
-#pragma GCC unroll 16
+      FX_UNROLL
       for (int i = 0; i < FX_VL; i++)
         t[i] = i < high ? vf_load (x + (r + i) * x_ld + c) : (vf){0};
       vf_transpose (t);
-#pragma GCC unroll 16
+      FX_UNROLL
       for (int i = 0; i < FX_VL; i++)
         vf_store (dst + (c + i) * ld + r, t[i]);
     }
@@ -33,7 +33,7 @@ fx_unpack_transposed (
   for (int64_t m = 0; m < y.rows; m += FX_VL) {
     int64_t count = fx_smaller (FX_VL, y.rows - m);
     vf v[FX_VL];
-#pragma GCC unroll 16
+    FX_UNROLL
     for (int i = 0; i < FX_VL; i++)
       v[i] = i < n ? vf_load (t + i * ld + m) : (vf){0};
     vf_transpose (v);
