@@ -46,13 +46,13 @@ normed_middle (FluxRun *r, FluxLane *lane, int index, int s, fx_mat x1)
 
 int
 flux_double_forward (FluxRun *r, FluxLane *lane, const FluxDouble *d, int index,
-    FluxActs *a, fx_mat x, fx_mat x_out, gboolean rebuild)
+    FluxActs *a, fx_mat x, fx_mat x_out, FluxPass pass)
 {
   const gint64 dim = x.cols;
   fx_mat qkv = fx_rows (a->qkv, 0, lane->tokens), qk = fx_rows (r->qk, 0, lane->tokens);
   fx_mat o = fx_rows (a->o, 0, lane->tokens), u = fx_rows (a->u, 0, lane->tokens);
-  fx_mat x1 = a->x1.p != NULL ? fx_rows (a->x1, 0, lane->tokens) : x;
-  fx_mat g = fx_cols (fx_rows (r->cat, 0, lane->tokens), 0, 4 * dim);
+  fx_mat x1 = pass == FLUX_PASS_PLAIN ? x_out : fx_rows (a->x1, 0, lane->tokens);
+  fx_mat g = fx_cols (fx_rows (r->cat, 0, lane->tokens), dim, 4 * dim);
 
   for (int s = 0; s < FLUX_N_STREAMS; s++) {
     fx_mat part = flux_stream (lane, qkv, s);
@@ -76,10 +76,10 @@ flux_double_forward (FluxRun *r, FluxLane *lane, const FluxDouble *d, int index,
     FX_TRY (normed_middle (r, lane, index, s, x1));
     FX_TRY (flux_linear (r, us, flux_stream (lane, r->n2, s), &d->fc1[s],
         slot_of (index, s, FLUX_D_FC1, FLUX_D_FC1_CONTEXT)));
-    if (rebuild && !flux_has_lora (r, fc2))
+    if (pass == FLUX_PASS_REDO && !flux_is_trained (r, fc2))
       continue;
     FX_TRY (fx_act_fwd (r->b, gs, us, flux_none (), FX_ACT_GELU_TANH));
-    if (rebuild)
+    if (pass == FLUX_PASS_REDO)
       continue;
     FX_TRY (flux_linear (r, y, gs, &d->fc2[s], fc2));
     FX_TRY (fx_gate_residual (r->b, flux_stream (lane, x_out, s),
@@ -96,13 +96,13 @@ restore (
   fx_mat qk = fx_rows (r->qk, 0, lane->tokens);
 
   for (int s = 0; s < FLUX_N_STREAMS; s++) {
-    fx_mat g = fx_cols (flux_stream (lane, r->cat, s), 0, 4 * x.cols);
+    fx_mat g = fx_cols (flux_stream (lane, r->cat, s), x.cols, 4 * x.cols);
 
     FX_TRY (normed_input (r, lane, index, s, x));
     FX_TRY (normed_middle (r, lane, index, s, fx_rows (a->x1, 0, lane->tokens)));
     FX_TRY (flux_norm_rope (r, lane, qk, flux_stream (lane, a->qkv, s),
         flux_stream_row (lane, s), d->norm_q[s], d->norm_k[s]));
-    if (flux_has_lora (r, slot_of (index, s, FLUX_D_FC2, FLUX_D_FC2_CONTEXT)))
+    if (flux_is_trained (r, slot_of (index, s, FLUX_D_FC2, FLUX_D_FC2_CONTEXT)))
       FX_TRY (fx_act_fwd (
           r->b, g, flux_stream (lane, a->u, s), flux_none (), FX_ACT_GELU_TANH));
   }
@@ -117,8 +117,8 @@ mlp_backward (
 {
   const gint64 dim = lane->dx.cols;
   fx_mat dx = flux_stream (lane, lane->dx, s), dy = flux_stream (lane, r->dy, s);
-  fx_mat du = fx_cols (flux_stream (lane, r->dcat, s), 0, 4 * dim);
-  fx_mat g = fx_cols (flux_stream (lane, r->cat, s), 0, 4 * dim);
+  fx_mat du = fx_cols (flux_stream (lane, r->dcat, s), dim, 4 * dim);
+  fx_mat g = fx_cols (flux_stream (lane, r->cat, s), dim, 4 * dim);
   fx_mat dn = flux_stream (lane, r->dn, s);
 
   FX_TRY (fx_gate_bwd (r->b, dy, dx, mods (r, lane, index, s, GATE_MLP)));
@@ -139,7 +139,9 @@ int
 flux_double_backward (FluxRun *r, FluxLane *lane, const FluxDouble *d, int index,
     FluxActs *a, fx_mat x, gboolean fresh, gboolean want_dx)
 {
-  fx_mat qk = fx_rows (r->qk, 0, lane->tokens), dqk = fx_rows (r->dqk, 0, lane->tokens);
+  fx_mat qk = fx_rows (r->qk, 0, lane->tokens);
+  /* The MLP before GELU has done its part by then. */
+  fx_mat dqk = fx_cols (fx_rows (a->u, 0, lane->tokens), 0, 2 * x.cols);
   fx_mat dqkv = fx_rows (r->dqkv, 0, lane->tokens);
 
   if (!fresh)

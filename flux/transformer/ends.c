@@ -50,11 +50,11 @@ final_mods (FluxRun *r, FluxLane *lane, int which)
 int
 flux_final_forward (FluxRun *r, FluxLane *lane)
 {
-  fx_mat n = flux_stream (lane, r->n, FLUX_IMAGE);
+  fx_mat n = flux_stream (lane, r->y, FLUX_IMAGE);
 
-  FX_TRY (
-      fx_adaln (r->b, n, r->stats, flux_stream (lane, lane->x[r->n_blocks], FLUX_IMAGE),
-          final_mods (r, lane, 1), final_mods (r, lane, 0), FLUX_NORM_EPS));
+  FX_TRY (fx_adaln (r->b, n, r->final_stats,
+      flux_stream (lane, lane->x[r->n_blocks], FLUX_IMAGE), final_mods (r, lane, 1),
+      final_mods (r, lane, 0), FLUX_NORM_EPS));
   return fx_gemm (
       r->b, fx_rows (lane->pred, 0, lane->image_tokens), n, &r->t->proj_out, false);
 }
@@ -73,11 +73,7 @@ flux_final_backward (FluxRun *r, FluxLane *lane, guint index, const float *targe
   FX_TRY (fx_gemm_dgrad (r->b, dn, dpred, &r->t->proj_out, false));
   FX_TRY (fx_zero (r->b, lane->dx.p,
       (gsize)(lane->dx.rows * lane->dx.ld) * fx_dtype_size (lane->dx.dtype)));
-  /* The statistics are those of another lane when lanes go block by block. */
-  FX_TRY (fx_adaln (r->b, flux_stream (lane, r->n, FLUX_IMAGE), r->stats,
-      flux_stream (lane, lane->x[r->n_blocks], FLUX_IMAGE), final_mods (r, lane, 1),
-      final_mods (r, lane, 0), FLUX_NORM_EPS));
   return fx_adaln_bwd (r->b, flux_stream (lane, lane->dx, FLUX_IMAGE), dn,
-      flux_stream (lane, lane->x[r->n_blocks], FLUX_IMAGE), r->stats,
+      flux_stream (lane, lane->x[r->n_blocks], FLUX_IMAGE), r->final_stats,
       final_mods (r, lane, 0));
 }

@@ -3,10 +3,12 @@
 #include "flux/transformer/transformer-private.h"
 
 gboolean
-flux_has_lora (FluxRun *r, guint slot)
+flux_is_trained (FluxRun *r, guint slot)
 {
   for (guint i = 0; i < r->n_loras; i++) {
-    if (flux_lora_module (r->loras[i], slot) != NULL)
+    const fx_lora *m = flux_lora_module (r->loras[i], slot);
+
+    if (m != NULL && m->da != NULL)
       return TRUE;
   }
   return FALSE;
@@ -31,7 +33,7 @@ adapters_bwd (FluxRun *r, fx_mat dx, fx_mat dy, fx_mat x, guint slot)
   for (guint i = 0; i < r->n_loras; i++) {
     const fx_lora *m = flux_lora_module (r->loras[i], slot);
 
-    if (m != NULL)
+    if (m != NULL && (m->da != NULL || dx.p != NULL))
       FX_TRY (fx_lora_bwd (r->b, dx, dy, x, flux_none (), m));
   }
   return FX_OK;

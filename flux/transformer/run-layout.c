@@ -41,10 +41,9 @@ bytes (FluxRun *r, const char *name, gsize n, gpointer p)
   return note (r, name, before);
 }
 
-/* Activations of one block. own: this block's alone; else o of a single block is a part
- * of r->cat, and a forward-only run lets a double block work in place. */
+/* Activations of one block, for a backward. */
 static int
-lay_out_acts (FluxRun *r, FluxActs *a, gboolean is_double, gboolean own)
+lay_out_acts (FluxRun *r, FluxActs *a, gboolean is_double)
 {
   const FluxConfig *c = &r->t->config;
   const gint64 s = r->max_text + r->max_image, dim = flux_config_dim (c);
@@ -54,18 +53,27 @@ lay_out_acts (FluxRun *r, FluxActs *a, gboolean is_double, gboolean own)
   FX_TRY (mat (r, "MLP before GELU", s, 4 * dim, type, &a->u));
   FX_TRY (bytes (r, "attention's log-sum-exp",
       sizeof (float) * (gsize)(s * c->num_attention_heads), &a->lse));
-  if (is_double || own)
-    FX_TRY (mat (r, "attention's output", s, dim, type, &a->o));
-  else
-    a->o = fx_cols (r->cat, 0, dim);
-  if (is_double && r->mode != FLUX_RUN_FORWARD)
+  FX_TRY (mat (r, "attention's output", s, dim, type, &a->o));
+  if (is_double)
     FX_TRY (mat (r, "between attention and MLP", s, dim, type, &a->x1));
   return FX_OK;
 }
 
+/* The same where no backward follows: GELU works in place, on columns of cat. */
 static int
-lay_out_lane (FluxRun *r, FluxLane *lane, const FluxActs *shared_double,
-    const FluxActs *shared_single)
+lay_out_forward_acts (FluxRun *r, FluxActs *a)
+{
+  const FluxConfig *c = &r->t->config;
+  const gint64 s = r->max_text + r->max_image, dim = flux_config_dim (c);
+
+  FX_TRY (mat (r, "q, k, v", s, 3 * dim, r->b->compute, &a->qkv));
+  a->u = fx_cols (r->cat, dim, 4 * dim);
+  a->o = fx_cols (r->cat, 0, dim);
+  return FX_OK;
+}
+
+static int
+lay_out_lane (FluxRun *r, FluxLane *lane, const FluxActs *shared)
 {
   const FluxConfig *c = &r->t->config;
   const gint64 s = r->max_text + r->max_image, dim = flux_config_dim (c);
@@ -76,7 +84,8 @@ lay_out_lane (FluxRun *r, FluxLane *lane, const FluxActs *shared_double,
   FX_TRY (bytes (r, "rotary tables", table, &lane->sin));
   FX_TRY (mat (r, "velocity", r->max_image, c->out_channels, type, &lane->pred));
   for (int i = 0; i <= r->n_blocks; i++) {
-    if (i > 0 && r->mode == FLUX_RUN_FORWARD)
+    /* Nothing comes back to what lies below the lowest trained module. */
+    if (i > 0 && (r->mode == FLUX_RUN_FORWARD || i <= r->first_trained))
       lane->x[i] = lane->x[0];
     else
       FX_TRY (mat (r, "input of each block", s, dim, type, &lane->x[i]));
@@ -84,11 +93,34 @@ lay_out_lane (FluxRun *r, FluxLane *lane, const FluxActs *shared_double,
   if (r->mode != FLUX_RUN_FORWARD)
     FX_TRY (mat (r, "gradient of the residual stream", s, dim, type, &lane->dx));
   for (int i = 0; i < r->n_blocks; i++) {
-    if (r->mode == FLUX_RUN_STORE)
-      FX_TRY (lay_out_acts (r, &lane->acts[i], i < c->num_layers, TRUE));
+    /* The last block's are used at once. */
+    if (r->mode == FLUX_RUN_STORE && i >= r->first_trained && i < r->n_blocks - 1)
+      FX_TRY (lay_out_acts (r, &lane->acts[i], i < c->num_layers));
     else
-      lane->acts[i] = i < c->num_layers ? *shared_double : *shared_single;
+      lane->acts[i] = *shared;
   }
+  return FX_OK;
+}
+
+static int
+lay_out_gradients (FluxRun *r)
+{
+  const FluxConfig *c = &r->t->config;
+  const gint64 s = r->max_text + r->max_image, dim = flux_config_dim (c);
+  const fx_dtype type = r->b->compute;
+
+  FX_TRY (mat (r, "gradients of one block", s, dim, type, &r->dn));
+  FX_TRY (mat (r, "gradients of one block", s, 3 * dim, type, &r->dqkv));
+  /* y is of the forward only; so is cat, unless a trained module reads it. */
+  r->dy = r->y;
+  r->dcat = r->cat;
+  if (r->train_cat)
+    FX_TRY (mat (r, "gradients of one block", s, 5 * dim, type, &r->dcat));
+  FX_TRY (mat (r, "targets", r->max_image, c->out_channels, type, &r->dpred));
+  FX_TRY (mat (r, "targets", r->max_image, c->out_channels, FX_F32, &r->target));
+  if (r->keep_expanded)
+    FX_TRY (bytes (
+        r, "one block's weights expanded", flux_expanded_bytes (r->t), &r->expanded));
   return FX_OK;
 }
 
@@ -100,28 +132,22 @@ lay_out_work (FluxRun *r)
   const fx_dtype type = r->b->compute;
   const gsize stats = sizeof (float) * 2 * (gsize)s;
 
-  FX_TRY (mat (r, "work of one block", s, dim, type, &r->n));
-  FX_TRY (mat (r, "work of one block", s, dim, type, &r->n2));
+  FX_TRY (mat (r, "work of one block", s, dim, type, &r->y));
   FX_TRY (mat (r, "work of one block", s, 2 * dim, type, &r->qk));
   FX_TRY (mat (r, "work of one block", s, 5 * dim, type, &r->cat));
-  FX_TRY (mat (r, "work of one block", s, dim, type, &r->y));
   FX_TRY (mat (r, "LoRA's hidden features", s, MAX (r->max_rank, 1), type, &r->h));
   FX_TRY (bytes (r, "norm statistics", stats, &r->stats));
   FX_TRY (bytes (r, "norm statistics", stats, &r->stats2));
+  FX_TRY (bytes (r, "norm statistics", stats, &r->final_stats));
   FX_TRY (bytes (r, "norm statistics", stats * c->num_attention_heads, &r->rstd));
+  /* What a norm gives is used up before y is written, but for the trained modules. */
+  r->n = r->n2 = r->y;
   if (r->mode == FLUX_RUN_FORWARD)
     return FX_OK;
-  FX_TRY (mat (r, "gradients of one block", s, dim, type, &r->dy));
-  FX_TRY (mat (r, "gradients of one block", s, dim, type, &r->dn));
-  FX_TRY (mat (r, "gradients of one block", s, 2 * dim, type, &r->dqk));
-  FX_TRY (mat (r, "gradients of one block", s, 3 * dim, type, &r->dqkv));
-  FX_TRY (mat (r, "gradients of one block", s, 5 * dim, type, &r->dcat));
-  FX_TRY (mat (r, "targets", r->max_image, c->out_channels, type, &r->dpred));
-  FX_TRY (mat (r, "targets", r->max_image, c->out_channels, FX_F32, &r->target));
-  if (r->keep_expanded)
-    FX_TRY (bytes (
-        r, "one block's weights expanded", flux_expanded_bytes (r->t), &r->expanded));
-  return FX_OK;
+  FX_TRY (mat (r, "work of one block", s, dim, type, &r->n));
+  if (r->train_n2)
+    FX_TRY (mat (r, "work of one block", s, dim, type, &r->n2));
+  return lay_out_gradients (r);
 }
 
 static int
@@ -146,18 +172,16 @@ lay_out_conditions (FluxRun *r)
 int
 flux_run_lay_out (FluxRun *r)
 {
-  FluxActs shared_double = {0}, shared_single = {0};
+  FluxActs shared = {0};
 
   g_array_set_size (r->names, 0);
   FX_TRY (lay_out_conditions (r));
   FX_TRY (lay_out_work (r));
-  if (r->mode != FLUX_RUN_STORE) {
-    FX_TRY (lay_out_acts (r, &shared_double, TRUE, FALSE));
-    /* One at a time runs: the single blocks use the same memory. */
-    shared_single = shared_double;
-    shared_single.o = fx_cols (r->cat, 0, flux_config_dim (&r->t->config));
-  }
+  if (r->mode == FLUX_RUN_FORWARD)
+    FX_TRY (lay_out_forward_acts (r, &shared));
+  else
+    FX_TRY (lay_out_acts (r, &shared, r->t->config.num_layers > 0));
   for (int i = 0; i < r->max_samples; i++)
-    FX_TRY (lay_out_lane (r, &r->lanes[i], &shared_double, &shared_single));
+    FX_TRY (lay_out_lane (r, &r->lanes[i], &shared));
   return FX_OK;
 }

@@ -8,24 +8,37 @@ enum { MAX_TOKENS = 1 << 20, MAX_SAMPLES = 1 << 12 };
 
 /* ---- life ---- */
 
+/* What the backward has to do: down to which block, and what its trained modules read. */
+static void
+note_trained (FluxRun *r, guint slot)
+{
+  const FluxConfig *c = &r->t->config;
+  const guint doubles = flux_slot_single (c, 0, 0);
+  const gboolean is_double = slot < doubles;
+  const guint kind =
+      is_double ? slot % FLUX_DOUBLE_SLOTS : (slot - doubles) % FLUX_SINGLE_SLOTS;
+  const guint block = is_double ? slot / FLUX_DOUBLE_SLOTS
+                                : c->num_layers + (slot - doubles) / FLUX_SINGLE_SLOTS;
+
+  r->first_trained = MIN (r->first_trained, (int)block);
+  if (is_double && (kind == FLUX_D_FC1 || kind == FLUX_D_FC1_CONTEXT))
+    r->train_n2 = TRUE;
+  if (is_double ? kind == FLUX_D_FC2 || kind == FLUX_D_FC2_CONTEXT : kind == FLUX_S_OUT)
+    r->train_cat = TRUE;
+}
+
 static void
 find_trained (FluxRun *r)
 {
-  const FluxConfig *c = &r->t->config;
-
   r->first_trained = r->n_blocks;
   r->max_rank = 0;
   for (guint l = 0; l < r->n_loras; l++) {
     r->max_rank = MAX (r->max_rank, flux_lora_get_rank (r->loras[l]));
-    for (guint s = 0; s < flux_slot_count (c); s++) {
+    for (guint s = 0; s < flux_slot_count (&r->t->config); s++) {
       const fx_lora *m = flux_lora_module (r->loras[l], s);
-      int doubles = c->num_layers * FLUX_DOUBLE_SLOTS;
-      int block = (int)s < doubles
-                      ? (int)s / FLUX_DOUBLE_SLOTS
-                      : c->num_layers + ((int)s - doubles) / FLUX_SINGLE_SLOTS;
 
       if (m != NULL && m->da != NULL)
-        r->first_trained = MIN (r->first_trained, block);
+        note_trained (r, s);
     }
   }
 }
@@ -110,7 +123,8 @@ flux_run_new (FluxTransformer *t, FluxRunMode mode, int max_text_tokens,
     r->loras[i] = loras[i];
   r->n_loras = n_loras;
   find_trained (r);
-  r->keep_expanded = mode != FLUX_RUN_FORWARD;
+  /* In fp32, which is the CPU, a product expands its weight as fast as it reads it. */
+  r->keep_expanded = mode != FLUX_RUN_FORWARD && r->b->compute != FX_F32;
   r->names = g_array_new (FALSE, FALSE, sizeof (FluxNamed));
   r->lanes = g_new0 (FluxLane, max_samples);
   for (int i = 0; i < max_samples; i++) {
@@ -197,57 +211,78 @@ start_lane (FluxRun *r, guint index, const FluxInput *in)
   return flux_embed_tokens (r, lane, in);
 }
 
-/* Lanes [first, end) through block i. */
-static int
-block_forward (FluxRun *r, int i, guint first, guint end)
-{
-  const FluxConfig *c = &r->t->config;
+/* The weights of the block being computed. */
+typedef struct {
+  int index; /* of the block */
   FluxDouble d;
   FluxSingle s;
+} Block;
 
-  if (i < c->num_layers)
-    FX_TRY (flux_expand_double (r, i, &d));
-  else
-    FX_TRY (flux_expand_single (r, i - c->num_layers, &s));
-  for (guint l = first; l < end; l++) {
-    FluxLane *lane = &r->lanes[l];
+static int
+open_block (FluxRun *r, int index, Block *b)
+{
+  const int doubles = r->t->config.num_layers;
 
-    if (i < c->num_layers)
-      FX_TRY (flux_double_forward (
-          r, lane, &d, i, &lane->acts[i], lane->x[i], lane->x[i + 1], FALSE));
-    else
-      FX_TRY (flux_single_forward (r, lane, &s, i - c->num_layers, &lane->acts[i],
-          lane->x[i], lane->x[i + 1], FALSE));
+  b->index = index;
+  return index < doubles ? flux_expand_double (r, index, &b->d)
+                         : flux_expand_single (r, index - doubles, &b->s);
+}
+
+static int
+block_forward (FluxRun *r, FluxLane *lane, const Block *b, FluxPass pass)
+{
+  const int i = b->index, doubles = r->t->config.num_layers;
+  FluxActs *a = &lane->acts[i];
+
+  if (i < doubles)
+    return flux_double_forward (r, lane, &b->d, i, a, lane->x[i], lane->x[i + 1], pass);
+  return flux_single_forward (
+      r, lane, &b->s, i - doubles, a, lane->x[i], lane->x[i + 1], pass);
+}
+
+static int
+block_backward (FluxRun *r, FluxLane *lane, const Block *b, gboolean fresh)
+{
+  const int i = b->index, doubles = r->t->config.num_layers;
+  const gboolean want_dx = i > r->first_trained;
+  FluxActs *a = &lane->acts[i];
+
+  if (i < doubles)
+    return flux_double_backward (r, lane, &b->d, i, a, lane->x[i], fresh, want_dx);
+  return flux_single_backward (
+      r, lane, &b->s, i - doubles, a, lane->x[i], fresh, want_dx);
+}
+
+/* Lanes [first, end) through the blocks before `last`. */
+static int
+blocks_forward (FluxRun *r, int last, guint first, guint end)
+{
+  Block b;
+
+  for (int i = 0; i < last; i++) {
+    gboolean keep = r->mode == FLUX_RUN_STORE && i >= r->first_trained;
+
+    FX_TRY (open_block (r, i, &b));
+    for (guint l = first; l < end; l++)
+      FX_TRY (
+          block_forward (r, &r->lanes[l], &b, keep ? FLUX_PASS_KEEP : FLUX_PASS_PLAIN));
   }
   return FX_OK;
 }
 
+/* Lanes [first, end) back through the blocks before `last`. */
 static int
-block_backward (FluxRun *r, int i, guint first, guint end)
+blocks_backward (FluxRun *r, int last, guint first, guint end)
 {
-  const FluxConfig *c = &r->t->config;
-  const gboolean again = r->mode == FLUX_RUN_RECOMPUTE, want_dx = i > r->first_trained;
-  FluxDouble d;
-  FluxSingle s;
+  const gboolean again = r->mode == FLUX_RUN_RECOMPUTE;
+  Block b;
 
-  if (i < c->num_layers)
-    FX_TRY (flux_expand_double (r, i, &d));
-  else
-    FX_TRY (flux_expand_single (r, i - c->num_layers, &s));
-  for (guint l = first; l < end; l++) {
-    FluxLane *lane = &r->lanes[l];
-    FluxActs *a = &lane->acts[i];
-    fx_mat x = lane->x[i];
-
-    if (i < c->num_layers) {
+  for (int i = last - 1; i >= r->first_trained; i--) {
+    FX_TRY (open_block (r, i, &b));
+    for (guint l = first; l < end; l++) {
       if (again)
-        FX_TRY (flux_double_forward (r, lane, &d, i, a, x, x, TRUE));
-      FX_TRY (flux_double_backward (r, lane, &d, i, a, x, again, want_dx));
-    } else {
-      if (again)
-        FX_TRY (flux_single_forward (r, lane, &s, i - c->num_layers, a, x, x, TRUE));
-      FX_TRY (
-          flux_single_backward (r, lane, &s, i - c->num_layers, a, x, again, want_dx));
+        FX_TRY (block_forward (r, &r->lanes[l], &b, FLUX_PASS_REDO));
+      FX_TRY (block_backward (r, &r->lanes[l], &b, again));
     }
   }
   return FX_OK;
@@ -261,8 +296,7 @@ forward (FluxRun *r, const FluxInput *in, float *out)
 
   FX_TRY (flux_condition (r, &in, 1));
   FX_TRY (start_lane (r, 0, in));
-  for (int i = 0; i < r->n_blocks; i++)
-    FX_TRY (block_forward (r, i, 0, 1));
+  FX_TRY (blocks_forward (r, r->n_blocks, 0, 1));
   FX_TRY (flux_final_forward (r, lane));
   pred = fx_rows (lane->pred, 0, lane->image_tokens);
   if (pred.dtype != FX_F32) {
@@ -287,23 +321,30 @@ flux_run_forward (FluxRun *self, const FluxInput *in, float *out, GError **error
   return status == FX_OK;
 }
 
-/* Lanes [first, end) there and back. */
+/* Lanes [first, end) there and back. In the last block each lane turns at once, so that
+ * nothing of it has to be computed again. */
 static int
 there_and_back (
     FluxRun *r, const FluxMicro *micros, guint first, guint end, float grad_scale)
 {
+  const int last = r->n_blocks - 1;
+  Block b;
+
   for (guint l = first; l < end; l++)
     FX_TRY (start_lane (r, l, &micros[l].in));
-  for (int i = 0; i < r->n_blocks; i++)
-    FX_TRY (block_forward (r, i, first, end));
+  FX_TRY (blocks_forward (r, last, first, end));
+  FX_TRY (open_block (r, last, &b));
   for (guint l = first; l < end; l++) {
-    FX_TRY (flux_final_forward (r, &r->lanes[l]));
-    FX_TRY (flux_final_backward (
-        r, &r->lanes[l], l, micros[l].target, micros[l].weight, grad_scale));
+    FluxLane *lane = &r->lanes[l];
+
+    FX_TRY (block_forward (r, lane, &b, FLUX_PASS_KEEP));
+    FX_TRY (flux_final_forward (r, lane));
+    FX_TRY (
+        flux_final_backward (r, lane, l, micros[l].target, micros[l].weight, grad_scale));
+    if (last >= r->first_trained)
+      FX_TRY (block_backward (r, lane, &b, TRUE));
   }
-  for (int i = r->n_blocks - 1; i >= r->first_trained; i--)
-    FX_TRY (block_backward (r, i, first, end));
-  return FX_OK;
+  return blocks_backward (r, last, first, end);
 }
 
 static int

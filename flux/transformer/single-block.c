@@ -26,32 +26,35 @@ normed_input (FluxRun *r, FluxLane *lane, int index, fx_mat x)
 
 int
 flux_single_forward (FluxRun *r, FluxLane *lane, const FluxSingle *b, int index,
-    FluxActs *a, fx_mat x, fx_mat x_out, gboolean rebuild)
+    FluxActs *a, fx_mat x, fx_mat x_out, FluxPass pass)
 {
   const FluxConfig *c = &r->t->config;
   const gint64 dim = x.cols;
   fx_mat n = fx_rows (r->n, 0, lane->tokens), qk = fx_rows (r->qk, 0, lane->tokens);
   fx_mat qkv = fx_rows (a->qkv, 0, lane->tokens), u = fx_rows (a->u, 0, lane->tokens);
   fx_mat cat = fx_rows (r->cat, 0, lane->tokens), y = fx_rows (r->y, 0, lane->tokens);
-  fx_mat o = fx_cols (cat, 0, dim);
+  fx_mat o =
+      pass == FLUX_PASS_PLAIN ? fx_cols (cat, 0, dim) : fx_rows (a->o, 0, lane->tokens);
   guint out = flux_slot_single (c, index, FLUX_S_OUT);
 
   FX_TRY (normed_input (r, lane, index, x));
   FX_TRY (flux_linear_qkv (r, qkv, n, &b->qkv, flux_slot_single (c, index, FLUX_S_Q)));
   FX_TRY (flux_norm_rope (r, lane, qk, qkv, 0, b->norm_q, b->norm_k));
   FX_TRY (flux_attend (r, o, a->lse, qk, qkv));
-  if (a->o.p != r->cat.p)
-    FX_TRY (fx_copy (r->b, fx_rows (a->o, 0, lane->tokens), o));
   FX_TRY (flux_linear (r, u, n, &b->mlp, flux_slot_single (c, index, FLUX_S_MLP)));
-  if (!rebuild || flux_has_lora (r, out))
-    FX_TRY (fx_act_fwd (
-        r->b, fx_cols (cat, dim, 4 * dim), u, flux_none (), FX_ACT_GELU_TANH));
-  if (rebuild)
+  if (pass == FLUX_PASS_REDO && !flux_is_trained (r, out))
+    return FX_OK;
+  if (pass != FLUX_PASS_PLAIN)
+    FX_TRY (fx_copy (r->b, fx_cols (cat, 0, dim), o));
+  FX_TRY (
+      fx_act_fwd (r->b, fx_cols (cat, dim, 4 * dim), u, flux_none (), FX_ACT_GELU_TANH));
+  if (pass == FLUX_PASS_REDO)
     return FX_OK;
   FX_TRY (flux_linear (r, y, cat, &b->out, out));
   return fx_gate_residual (r->b, x_out, x, y, mods (r, lane, index, GATE));
 }
 
+/* What the forward left in shared buffers, again from what was kept. */
 static int
 restore (
     FluxRun *r, FluxLane *lane, const FluxSingle *b, int index, FluxActs *a, fx_mat x)
@@ -62,7 +65,7 @@ restore (
   FX_TRY (normed_input (r, lane, index, x));
   FX_TRY (flux_norm_rope (r, lane, fx_rows (r->qk, 0, lane->tokens),
       fx_rows (a->qkv, 0, lane->tokens), 0, b->norm_q, b->norm_k));
-  if (!flux_has_lora (r, flux_slot_single (&r->t->config, index, FLUX_S_OUT)))
+  if (!flux_is_trained (r, flux_slot_single (&r->t->config, index, FLUX_S_OUT)))
     return FX_OK;
   FX_TRY (fx_copy (r->b, fx_cols (cat, 0, dim), fx_rows (a->o, 0, lane->tokens)));
   return fx_act_fwd (r->b, fx_cols (cat, dim, 4 * dim), fx_rows (a->u, 0, lane->tokens),
@@ -77,9 +80,10 @@ flux_single_backward (FluxRun *r, FluxLane *lane, const FluxSingle *b, int index
   const gint64 dim = x.cols;
   fx_mat n = fx_rows (r->n, 0, lane->tokens), dy = fx_rows (r->dy, 0, lane->tokens);
   fx_mat dcat = fx_rows (r->dcat, 0, lane->tokens), du = fx_cols (dcat, dim, 4 * dim);
-  fx_mat dqk = fx_rows (r->dqk, 0, lane->tokens),
-         dqkv = fx_rows (r->dqkv, 0, lane->tokens);
+  fx_mat u = fx_rows (a->u, 0, lane->tokens), dqkv = fx_rows (r->dqkv, 0, lane->tokens);
   fx_mat qkv = fx_rows (a->qkv, 0, lane->tokens);
+  /* The MLP before GELU has done its part by then. */
+  fx_mat dqk = fx_cols (u, 0, 2 * dim);
   fx_mat dn = want_dx ? fx_rows (r->dn, 0, lane->tokens) : flux_none ();
 
   if (!fresh)
@@ -87,7 +91,7 @@ flux_single_backward (FluxRun *r, FluxLane *lane, const FluxSingle *b, int index
   FX_TRY (fx_gate_bwd (r->b, dy, lane->dx, mods (r, lane, index, GATE)));
   FX_TRY (flux_linear_bwd (r, dcat, dy, fx_rows (r->cat, 0, lane->tokens), &b->out,
       flux_slot_single (c, index, FLUX_S_OUT), FALSE));
-  FX_TRY (fx_act_bwd (r->b, du, du, fx_rows (a->u, 0, lane->tokens), FX_ACT_GELU_TANH));
+  FX_TRY (fx_act_bwd (r->b, du, du, u, FX_ACT_GELU_TANH));
   FX_TRY (flux_attend_bwd (r, dqk, dqkv, fx_cols (dcat, 0, dim),
       fx_rows (a->o, 0, lane->tokens), a->lse, fx_rows (r->qk, 0, lane->tokens), qkv));
   FX_TRY (flux_norm_rope_bwd (r, lane, dqkv, dqk, qkv, 0, b->norm_q, b->norm_k));

@@ -79,21 +79,23 @@ struct _FluxRun {
   FluxLora **loras;
   guint n_loras;
   int first_trained; /* the lowest block with a trained module; n_blocks: none */
+  gboolean train_n2, train_cat; /* a trained module reads n2, or cat */
   int max_rank;
   fx_arena arena;
   GArray *names; /* of Named, for flux_run_describe() */
   FluxLane *lanes;
   double *losses; /* [max_samples] on the backend */
-  /* Work of one block, shared. */
-  fx_mat n;                       /* [S, D] after adaLN */
-  fx_mat n2;                      /* [S, D] after the second adaLN of a double block */
-  fx_mat qk;                      /* [S, 2 D] after norm and RoPE */
-  fx_mat cat;                     /* [S, 5 D] attention | GELU */
-  fx_mat y;                       /* [S, D] what a gate adds */
-  fx_mat h;                       /* [S, rank] */
-  float *stats, *stats2;          /* [S, 2] */
-  float *rstd;                    /* [S, 2 H] */
-  fx_mat dy, dn, dqk, dqkv, dcat; /* backward */
+  /* Work of one block, shared. What is never live at once shares memory: run-layout.c. */
+  fx_mat n;                  /* [S, D] after adaLN */
+  fx_mat n2;                 /* [S, D] after the second adaLN of a double block */
+  fx_mat qk;                 /* [S, 2 D] after norm and RoPE */
+  fx_mat cat;                /* [S, 5 D] attention | GELU */
+  fx_mat y;                  /* [S, D] what a gate adds */
+  fx_mat h;                  /* [S, rank] */
+  float *stats, *stats2;     /* [S, 2] */
+  float *final_stats;        /* [I, 2] */
+  float *rstd;               /* [S, 2 H] */
+  fx_mat dy, dn, dqkv, dcat; /* backward */
   fx_mat dpred, target;
   /* Conditioning of all samples at once. */
   fx_mat features, pooled, temb, hidden, mod; /* [samples, ...] */
@@ -156,22 +158,29 @@ int flux_linear (FluxRun *r, fx_mat y, fx_mat x, const fx_weight *w, guint slot)
 /* The same for q, k, v in one product; slots are slot, slot + 1, slot + 2. */
 int flux_linear_qkv (FluxRun *r, fx_mat qkv, fx_mat x, const fx_weight *w, guint slot);
 /* dx (+)= dy W and the adapters' share; gradients of the trained one. dx.p NULL: only
- * those. x is read only when flux_has_lora (). */
+ * those. x is read only when flux_is_trained (). */
 int flux_linear_bwd (FluxRun *r, fx_mat dx, fx_mat dy, fx_mat x, const fx_weight *w,
     guint slot, gboolean beta);
 int flux_linear_qkv_bwd (
     FluxRun *r, fx_mat dx, fx_mat dqkv, fx_mat x, const fx_weight *w, guint slot);
-gboolean flux_has_lora (FluxRun *r, guint slot);
+/* Has the slot a module with gradients? */
+gboolean flux_is_trained (FluxRun *r, guint slot);
 
 /* ---- blocks: index counts within their kind ---- */
 
-/* x_out may be x. rebuild: only what the backward needs (x_out is not written). */
+typedef enum {
+  FLUX_PASS_PLAIN, /* the output; nothing is kept */
+  FLUX_PASS_KEEP,  /* the output, and what the backward needs */
+  FLUX_PASS_REDO   /* only what the backward needs: x_out is not written */
+} FluxPass;
+
+/* x_out may be x. */
 int flux_double_forward (FluxRun *r, FluxLane *lane, const FluxDouble *d, int index,
-    FluxActs *a, fx_mat x, fx_mat x_out, gboolean rebuild);
+    FluxActs *a, fx_mat x, fx_mat x_out, FluxPass pass);
 int flux_single_forward (FluxRun *r, FluxLane *lane, const FluxSingle *s, int index,
-    FluxActs *a, fx_mat x, fx_mat x_out, gboolean rebuild);
-/* lane->dx: gradient of the output in, of the input out (when want_dx). fresh: the shared
- * buffers are still those of this block's forward. */
+    FluxActs *a, fx_mat x, fx_mat x_out, FluxPass pass);
+/* lane->dx: gradient of the output in, of the input out (when want_dx). fresh: n, stats,
+ * qk and rstd are still those of this block's forward. */
 int flux_double_backward (FluxRun *r, FluxLane *lane, const FluxDouble *d, int index,
     FluxActs *a, fx_mat x, gboolean fresh, gboolean want_dx);
 int flux_single_backward (FluxRun *r, FluxLane *lane, const FluxSingle *s, int index,
@@ -185,9 +194,9 @@ int flux_condition (FluxRun *r, const FluxInput *const *inputs, guint n);
 int flux_rope_update (FluxRun *r, FluxLane *lane, int grid_height, int grid_width);
 /* lane->x[0] from latents and prompt. */
 int flux_embed_tokens (FluxRun *r, FluxLane *lane, const FluxInput *in);
-/* lane->pred from the last x. */
+/* lane->pred from the last x; leaves n, stats, qk and rstd alone. */
 int flux_final_forward (FluxRun *r, FluxLane *lane);
-/* Loss of lane->pred, and lane->dx from it. */
+/* Loss of lane->pred, and lane->dx from it; right after the forward of the same lane. */
 int flux_final_backward (FluxRun *r, FluxLane *lane, guint index, const float *target,
     float weight, float grad_scale);
 
