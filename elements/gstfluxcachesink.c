@@ -25,12 +25,10 @@
 
 #include "elements/gstfluxcachesink.h"
 
-#include <errno.h>
-#include <glib/gstdio.h>
-
 #include "elements/gstfluxcommon.h"
 #include "elements/gstfluxsamplecache.h"
 #include "elements/gstfluxsamplemeta.h"
+#include "flux/files/replace.h"
 
 GST_DEBUG_CATEGORY_STATIC (gst_flux_cache_sink_debug);
 #define GST_CAT_DEFAULT gst_flux_cache_sink_debug
@@ -100,16 +98,15 @@ gst_flux_cache_sink_get_property (
 static gboolean
 open_folder (GstFluxCacheSink *self, GError **error)
 {
+  g_autofree gchar *index = NULL;
+
   if (self->location == NULL) {
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
         "fluxcachesink has nowhere to write to: set location to a folder.");
     return FALSE;
   }
-  if (g_mkdir_with_parents (self->location, 0777) == 0)
-    return TRUE;
-  flux_error_from_errno (
-      error, FLUX_ERROR_WRITE, errno, "Could not create the folder", self->location);
-  return FALSE;
+  index = g_build_filename (self->location, GST_FLUX_CACHE_INDEX_FILE, NULL);
+  return flux_file_check_writable (index, "The sample cache", error);
 }
 
 static gboolean

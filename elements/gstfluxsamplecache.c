@@ -12,7 +12,6 @@
 #include "flux/error.h"
 #include "flux/files/safetensors.h"
 
-#define INDEX_FILE "samples.ini"
 #define EMPTY_PROMPT_FILE "empty-prompt.safetensors"
 #define GROUP "cache"
 #define SUFFIX ".safetensors"
@@ -47,7 +46,7 @@ name_is_safe (const gchar *name)
 gboolean
 gst_flux_cache_index_read (GstFluxCacheIndex *index, const gchar *folder, GError **error)
 {
-  g_autofree gchar *path = g_build_filename (folder, INDEX_FILE, NULL);
+  g_autofree gchar *path = g_build_filename (folder, GST_FLUX_CACHE_INDEX_FILE, NULL);
   g_autoptr (GKeyFile) file = g_key_file_new ();
   g_autoptr (GError) failure = NULL;
   g_auto (GStrv) names = NULL;
@@ -56,7 +55,8 @@ gst_flux_cache_index_read (GstFluxCacheIndex *index, const gchar *folder, GError
   if (!g_key_file_load_from_file (file, path, G_KEY_FILE_NONE, &failure)) {
     if (g_error_matches (failure, G_FILE_ERROR, G_FILE_ERROR_NOENT))
       g_set_error (error, FLUX_ERROR, FLUX_ERROR_NOT_FOUND,
-          "'%s' is no whole sample cache (it has no " INDEX_FILE "): write it with "
+          "'%s' is no whole sample cache (it has no " GST_FLUX_CACHE_INDEX_FILE
+          "): write it with "
           "fluxcachesink, and let that finish.",
           folder);
     else
@@ -87,7 +87,8 @@ gboolean
 gst_flux_cache_index_write (
     const GstFluxCacheIndex *index, const gchar *folder, GError **error)
 {
-  g_autofree gchar *path = g_build_filename (folder, INDEX_FILE, NULL), *text = NULL;
+  g_autofree gchar *path = g_build_filename (folder, GST_FLUX_CACHE_INDEX_FILE, NULL),
+                   *text = NULL;
   g_autoptr (GKeyFile) file = g_key_file_new ();
   gsize length;
 

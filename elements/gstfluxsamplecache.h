@@ -12,6 +12,8 @@
 
 G_BEGIN_DECLS
 
+#define GST_FLUX_CACHE_INDEX_FILE "samples.ini"
+
 typedef struct {
   gchar *model;          /* fingerprint of the VAE */
   GPtrArray *names;      /* files of the samples, in order */

@@ -101,6 +101,8 @@ gboolean gst_flux_train_sink_eos_came (GstFluxTrainSink *self, GstEvent *event);
 void gst_flux_train_sink_clear_run (GstFluxTrainSink *self);
 
 /* ---- -work.c ---- */
+/* Before hours of training, not after them: can what is learnt be written? */
+gboolean gst_flux_train_sink_check_output (GstFluxTrainSink *self, GError **error);
 /* Loads the model, prepares the trainer, resumes. Nothing to do when it has been done. */
 gboolean gst_flux_train_sink_open (GstFluxTrainSink *self, GError **error);
 /* One optimiser step, its messages, and a checkpoint when one is due. */

@@ -6,9 +6,9 @@
 
 #include <errno.h>
 #include <glib/gstdio.h>
-#include <unistd.h>
 
 #include "elements/gstfluxtrainsink-private.h"
+#include "flux/files/replace.h"
 
 #define GST_CAT_DEFAULT gst_flux_train_sink_debug
 
@@ -55,25 +55,18 @@ checkpoint_folder (GstFluxTrainSink *self)
   return g_strdup (self->location);
 }
 
-/* Before hours of training, not after them. */
-static gboolean
-check_folder (const gchar *folder, GError **error)
-{
-  if (g_mkdir_with_parents (folder, 0777) == 0 && g_access (folder, W_OK) == 0)
-    return TRUE;
-  flux_error_from_errno (
-      error, FLUX_ERROR_WRITE, errno, "The adapter cannot be written to", folder);
-  return FALSE;
-}
-
-static gboolean
-check_output (GstFluxTrainSink *self, GError **error)
+gboolean
+gst_flux_train_sink_check_output (GstFluxTrainSink *self, GError **error)
 {
   g_autofree gchar *path = lora_path (self);
-  g_autofree gchar *folder = g_path_get_dirname (path);
+  g_autofree gchar *beside = NULL;
 
-  return check_folder (folder, error) &&
-         (self->output == NULL || check_folder (self->output, error));
+  if (!flux_file_check_writable (path, "The adapter", error))
+    return FALSE;
+  if (self->output == NULL)
+    return TRUE;
+  beside = g_build_filename (self->output, LORA_FILE, NULL);
+  return flux_file_check_writable (beside, "A checkpoint", error);
 }
 
 /* ---- opening ---- */
@@ -178,8 +171,8 @@ gst_flux_train_sink_open (GstFluxTrainSink *self, GError **error)
         "set text-model on fluxembed, or add the row \"\" to its table.");
     return FALSE;
   }
-  if (!check_output (self, error) || (self->base == NULL && !open_base (self, error)) ||
-      !open_trainer (self, error))
+  if (!gst_flux_train_sink_check_output (self, error) ||
+      (self->base == NULL && !open_base (self, error)) || !open_trainer (self, error))
     return FALSE;
   step = flux_trainer_get_step (self->trainer);
   GST_OBJECT_LOCK (self);

@@ -143,9 +143,15 @@ choose_async (GstFluxTrainSink *self)
   }
 }
 
-static void
+static gboolean
 begin_run (GstFluxTrainSink *self)
 {
+  GError *error = NULL;
+
+  if (!gst_flux_train_sink_check_output (self, &error)) {
+    gst_flux_post_error (self, error);
+    return FALSE;
+  }
   g_atomic_int_set (&self->stopping, FALSE);
   g_atomic_int_set (&self->unlocked, FALSE);
   g_atomic_int_set (&self->finish, FALSE);
@@ -160,6 +166,7 @@ begin_run (GstFluxTrainSink *self)
   gst_flux_training_reset (self->training);
   choose_async (self);
   gst_flux_train_sink_set_state (self, STATE_COLLECTING);
+  return TRUE;
 }
 
 /* Memory is given back here and not in NULL, so that an application can park a pipeline
@@ -182,8 +189,8 @@ gst_flux_train_sink_change_state (GstElement *element, GstStateChange transition
   /* Not in the base class's start(), to whose failure others would add an error. */
   if (transition == GST_STATE_CHANGE_NULL_TO_READY && !start (self))
     return GST_STATE_CHANGE_FAILURE;
-  if (transition == GST_STATE_CHANGE_READY_TO_PAUSED)
-    begin_run (self);
+  if (transition == GST_STATE_CHANGE_READY_TO_PAUSED && !begin_run (self))
+    return GST_STATE_CHANGE_FAILURE;
   if (transition == GST_STATE_CHANGE_PAUSED_TO_READY)
     g_atomic_int_set (&self->stopping, TRUE);
   ret = GST_ELEMENT_CLASS (parent_class)->change_state (element, transition);

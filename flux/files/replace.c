@@ -10,6 +10,8 @@
 
 #include "flux/error.h"
 
+#define TEMPORARY ".flux-XXXXXX" /* for g_mkstemp() */
+
 struct _FluxReplace {
   char *path, *folder, *temporary;
   int fd;
@@ -23,6 +25,17 @@ fail (GError **error, int saved_errno, const char *path)
   return FALSE;
 }
 
+static gboolean
+check_regular (const char *path, const struct stat *st, GError **error)
+{
+  if (S_ISREG (st->st_mode))
+    return TRUE;
+  g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
+      "Could not write '%s': it is %s; give the name of a file.", path,
+      S_ISDIR (st->st_mode) ? "a folder" : "not a regular file");
+  return FALSE;
+}
+
 FluxReplace *
 flux_replace_begin (const char *path, GError **error)
 {
@@ -30,16 +43,12 @@ flux_replace_begin (const char *path, GError **error)
   struct stat st;
   gboolean exists = stat (path, &st) == 0;
 
-  if (exists && !S_ISREG (st.st_mode)) {
-    g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
-        "Could not write '%s': it is %s; give the name of a file.", path,
-        S_ISDIR (st.st_mode) ? "a folder" : "not a regular file");
+  if (exists && !check_regular (path, &st, error))
     return NULL;
-  }
   self = g_new0 (FluxReplace, 1);
   self->path = g_strdup (path);
   self->folder = g_path_get_dirname (path);
-  self->temporary = g_build_filename (self->folder, ".flux-XXXXXX", NULL);
+  self->temporary = g_build_filename (self->folder, TEMPORARY, NULL);
   self->fd = g_mkstemp_full (self->temporary, O_WRONLY | O_CLOEXEC, 0666);
   if (self->fd < 0) {
     fail (error, errno, path);
@@ -144,4 +153,30 @@ flux_file_replace (const char *path, gconstpointer data, gsize length, GError **
     return FALSE;
   }
   return flux_replace_commit (self, error);
+}
+
+gboolean
+flux_file_check_writable (const char *path, const char *what, GError **error)
+{
+  g_autofree char *folder = g_path_get_dirname (path);
+  g_autofree char *temporary = g_build_filename (folder, TEMPORARY, NULL);
+  struct stat st;
+  int fd = -1, saved_errno;
+
+  if (stat (path, &st) == 0 && !check_regular (path, &st, error))
+    return FALSE;
+  if (g_mkdir_with_parents (folder, 0777) == 0)
+    fd = g_mkstemp_full (temporary, O_WRONLY | O_CLOEXEC, 0600);
+  saved_errno = errno;
+  if (fd >= 0) {
+    close (fd);
+    g_unlink (temporary);
+    return TRUE;
+  }
+  g_set_error (error, FLUX_ERROR,
+      saved_errno == ENOSPC || saved_errno == EDQUOT ? FLUX_ERROR_NO_SPACE
+                                                     : FLUX_ERROR_WRITE,
+      "%s cannot be written: the folder '%s' takes no files (%s); name one that does.",
+      what, folder, g_strerror (saved_errno));
+  return FALSE;
 }

@@ -28,4 +28,9 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxReplace, flux_replace_abort)
 gboolean
 flux_file_replace (const char *path, gconstpointer data, gsize length, GError **error);
 
+/* Before work whose result goes to path: creates the folder with its parents, and an
+ * empty file in it for a moment, since access() calls some folders writable that are not
+ * (/proc, many a network mount). what is to be written: "The adapter". */
+gboolean flux_file_check_writable (const char *path, const char *what, GError **error);
+
 G_END_DECLS

@@ -236,6 +236,29 @@ test_not_whole (void)
   drop_cache (folder);
 }
 
+/* Said before anything is computed; the folder that can be written is the others' test.
+ */
+static void
+test_unwritable (void)
+{
+  GstElement *sink = gst_element_factory_make ("fluxcachesink", NULL);
+  GstBus *bus = gst_bus_new ();
+  GError *error = NULL;
+
+  gst_element_set_bus (sink, bus);
+  g_object_set (sink, "location", "/proc/samples", NULL);
+  g_assert_cmpint (
+      gst_element_set_state (sink, GST_STATE_PAUSED), ==, GST_STATE_CHANGE_FAILURE);
+  g_assert_cmpuint (test_count_errors (bus, &error), ==, 1);
+  g_assert_error (error, GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_WRITE);
+  g_assert_nonnull (strstr (error->message, "'/proc/samples'"));
+  g_error_free (error);
+  gst_element_set_state (sink, GST_STATE_NULL);
+  gst_element_set_bus (sink, NULL);
+  gst_object_unref (bus);
+  gst_object_unref (sink);
+}
+
 static void
 write_index (const gchar *folder, const gchar *text)
 {
@@ -396,6 +419,7 @@ main (int argc, char **argv)
   g_test_add_func ("/cache/shuffle", test_shuffle);
   g_test_add_func ("/cache/duration-and-seek", test_duration_and_seek);
   g_test_add_func ("/cache/not-whole", test_not_whole);
+  g_test_add_func ("/cache/unwritable", test_unwritable);
   g_test_add_func ("/cache/bad-index", test_bad_index);
   g_test_add_func ("/cache/bad-sample", test_bad_sample);
   g_test_add_func ("/cache/other-model", test_other_model);

@@ -39,18 +39,46 @@ test_bad_settings (void)
   end ();
 }
 
-/* A folder that cannot be made is found out before training. */
+static void
+expect_no_start (TestRun *run, const gchar *word)
+{
+  g_assert_cmpint (gst_element_set_state (run->pipeline, GST_STATE_PAUSED), ==,
+      GST_STATE_CHANGE_FAILURE);
+  test_run_stop (run);
+  g_assert_cmpuint (run->n_errors, ==, 1);
+  g_assert_nonnull (strstr (run->error, word));
+  test_run_clear (run);
+}
+
+/* A folder that takes no files is found out before anything is computed, by name: also
+ * one that access() calls writable. */
 static void
 test_bad_location (void)
 {
+  struct {
+    const gchar *location, *settings, *word;
+  } bad[3];
   TestRun run;
 
   begin ();
   g_assert_true (g_file_set_contents (at ("file"), "x", -1, NULL));
-  init (&run, "", "max-steps=3", at ("file/a.safetensors"));
-  expect_error (&run, "file");
-  g_assert_cmpuint (run.n_steps, ==, 0);
-  test_run_clear (&run);
+  g_assert_cmpint (g_mkdir (at ("folder.safetensors"), 0777), ==, 0);
+  bad[0].location = at ("file/a.safetensors");
+  bad[0].word = at ("file");
+  bad[1].location = "/proc/a.safetensors";
+  bad[1].word = "'/proc'";
+  bad[2].location = bad[2].word = at ("folder.safetensors");
+  for (guint i = 0; i < G_N_ELEMENTS (bad); i++) {
+    init (&run, "", "max-steps=3", bad[i].location);
+    expect_no_start (&run, bad[i].word);
+  }
+  init (&run, "", "max-steps=3 output=/proc/run", at ("a.safetensors"));
+  expect_no_start (&run, "'/proc/run'");
+  /* What is tried leaves nothing behind, and a folder that can be made is made. */
+  train ("", "max-steps=1", at ("new/folder/a.safetensors"));
+  test_check_lora (model, at ("new/folder/a.safetensors"));
+  g_assert_cmpint (g_remove (at ("new/folder/a.safetensors")), ==, 0);
+  g_assert_cmpint (g_rmdir (at ("new/folder")), ==, 0);
   end ();
 }
 

@@ -242,6 +242,33 @@ test_refuses_folders_and_devices (void)
   remove_folder (folder);
 }
 
+/* Also where access() says that it would work, and without leaving anything behind. */
+static void
+test_tells_beforehand (void)
+{
+  char *folder = make_folder ();
+  g_autofree char *path = g_build_filename (folder, "state", NULL);
+  g_autofree char *below = g_build_filename (path, "state", NULL);
+  g_autoptr (GError) error = NULL;
+
+  g_assert_true (flux_file_check_writable (path, "It", &error));
+  assert_n_files (folder, 0);
+  g_assert_true (flux_file_replace (path, "one", 3, NULL));
+  g_assert_true (flux_file_check_writable (path, "It", &error));
+  assert_contents (path, "one", 3);
+  assert_n_files (folder, 1);
+  g_assert_false (flux_file_check_writable (folder, "It", &error));
+  g_assert_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS);
+  g_clear_error (&error);
+  g_assert_false (flux_file_check_writable (below, "It", &error));
+  g_assert_error (error, FLUX_ERROR, FLUX_ERROR_WRITE);
+  g_clear_error (&error);
+  g_assert_false (flux_file_check_writable ("/proc/state", "It", &error));
+  g_assert_error (error, FLUX_ERROR, FLUX_ERROR_WRITE);
+  g_assert_nonnull (strstr (error->message, "'/proc'"));
+  remove_folder (folder);
+}
+
 /* 1 MiB of zeros over the three bytes that are there: must fail and change nothing. */
 static void
 overwrite_in_vain (const char *folder, int code)
@@ -352,6 +379,7 @@ main (int argc, char **argv)
   g_test_add_func ("/write/keeps-the-mode", test_keeps_the_mode);
   g_test_add_func (
       "/write/refuses-folders-and-devices", test_refuses_folders_and_devices);
+  g_test_add_func ("/write/tells-beforehand", test_tells_beforehand);
   g_test_add_func (
       "/write/failed-write-keeps-the-old-file", test_failed_write_keeps_the_old_file);
   g_test_add_func (
