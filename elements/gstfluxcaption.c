@@ -7,11 +7,14 @@
 #include "elements/gstfluxcaption.h"
 
 #include "elements/gstfluxcommon.h"
+#include "flux/files/replace.h"
 #include "flux/text/text-encoder.h"
+
+#define WHAT "The embedding table" /* for flux_file_check_writable() */
 
 struct _GstFluxCaption {
   GstElement *element; /* not owned */
-  gchar *text_model, *device;
+  gchar *location, *text_model, *device;
   fx_qtype qtype;
   gint length;
   FluxTextInfo info;
@@ -39,6 +42,24 @@ embedding_copy (FluxEmbedding *to, const FluxEmbedding *from)
   g_bytes_ref (to->pooled);
 }
 
+/* Before rows are computed, not after. A table that is there may have all of them, and be
+ * read-only: it is checked when a row is missing. */
+static gboolean
+check_location (GstFluxCaption *self, const gchar *location, GError **error)
+{
+  if (!g_str_has_suffix (location, ".parquet") &&
+      !g_str_has_suffix (location, ".safetensors")) {
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
+        "'%s' is no name for an embedding table: let it end in .parquet or "
+        ".safetensors.",
+        location);
+    return FALSE;
+  }
+  self->location = g_strdup (location);
+  return self->text_model == NULL || g_file_test (location, G_FILE_TEST_EXISTS) ||
+         flux_file_check_writable (location, WHAT, error);
+}
+
 GstFluxCaption *
 gst_flux_caption_new (
     GstElement *element, const GstFluxCaptionSettings *settings, GError **error)
@@ -56,6 +77,8 @@ gst_flux_caption_new (
       !flux_text_read_info (self->text_model, &self->info, error))
     goto failed;
   if (settings->location != NULL) {
+    if (!check_location (self, settings->location, error))
+      goto failed;
     self->table = flux_embedding_table_open (settings->location, self->text_model != NULL,
         self->info.joint_dim, self->info.pooled_dim, error);
     if (self->table == NULL)
@@ -77,6 +100,7 @@ gst_flux_caption_free (GstFluxCaption *self)
   g_hash_table_unref (self->seen);
   g_free (self->device);
   g_free (self->text_model);
+  g_free (self->location);
   g_free (self);
 }
 
@@ -185,7 +209,9 @@ compute_row (GstFluxCaption *self, const gchar *key, const gchar *caption, GErro
         key);
     return NULL;
   }
-  if (!check_length (self, error))
+  if (!check_length (self, error) ||
+      (self->table != NULL && self->encoder == NULL &&
+          !flux_file_check_writable (self->location, WHAT, error)))
     return NULL;
   row = compute (self, caption, error);
   if (row == NULL)

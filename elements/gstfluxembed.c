@@ -70,6 +70,7 @@ struct _GstFluxEmbed {
   GList *pending;             /* sticky events that came before the first sample */
   gboolean sent_empty;
   gboolean warned_captions;
+  gboolean save_failed; /* and posted */
 };
 
 static GstStaticPadTemplate sink_template = GST_STATIC_PAD_TEMPLATE (
@@ -316,13 +317,22 @@ gst_flux_embed_chain (GstPad *pad, GstObject *parent, GstBuffer *in)
   return ret;
 }
 
+/* What could not be saved at EOS is tried again at the end, when there may be room; but
+ * that is said once. */
 static void
 save (GstFluxEmbed *self)
 {
   GError *error = NULL;
 
-  if (!gst_flux_caption_save (self->captions, &error))
+  if (gst_flux_caption_save (self->captions, &error))
+    return;
+  if (self->save_failed) {
+    GST_INFO_OBJECT (self, "not saved either: %s", error->message);
+    g_error_free (error);
+  } else {
     gst_flux_post_error (self, error);
+  }
+  self->save_failed = TRUE;
 }
 
 static void
@@ -384,7 +394,7 @@ start (GstFluxEmbed *self)
     return FALSE;
   }
   self->have_in = self->have_out = FALSE;
-  self->sent_empty = self->warned_captions = FALSE;
+  self->sent_empty = self->warned_captions = self->save_failed = FALSE;
   return TRUE;
 }
 

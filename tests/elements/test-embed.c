@@ -403,6 +403,77 @@ test_other_length (void)
   teardown (&f);
 }
 
+static void
+expect_no_start (const gchar *location, const gchar *text_model, const gchar *word)
+{
+  GstElement *element = gst_element_factory_make ("fluxembed", NULL);
+  GstBus *bus = gst_bus_new ();
+  GError *error = NULL;
+
+  gst_element_set_bus (element, bus);
+  g_object_set (element, "location", location, "text-model", text_model, NULL);
+  g_assert_cmpint (
+      gst_element_set_state (element, GST_STATE_PAUSED), ==, GST_STATE_CHANGE_FAILURE);
+  g_assert_cmpuint (test_count_errors (bus, &error), ==, 1);
+  g_assert_nonnull (strstr (error->message, word));
+  g_error_free (error);
+  gst_element_set_state (element, GST_STATE_NULL);
+  gst_element_set_bus (element, NULL);
+  gst_object_unref (bus);
+  gst_object_unref (element);
+}
+
+/* What is neither parquet nor safetensors by name, and where no file can be made. */
+static void
+test_bad_location (void)
+{
+  Fixture f;
+
+  if (!test_need_model (&model))
+    return;
+  setup (&f, ".txt");
+  expect_no_start (f.table, model, f.table);
+  expect_no_start ("/proc/table.parquet", model, "'/proc'");
+  /* Nobody would write this one: it is only not there. */
+  expect_no_start ("/proc/table.parquet", NULL, "'/proc/table.parquet'");
+  g_object_set (f.element, "location", NULL, "text-model", model, NULL);
+  play (&f);
+  g_assert_cmpuint (test_count_errors (f.bus, NULL), ==, 0);
+  g_free (model);
+  teardown (&f);
+}
+
+/* A table that cannot be saved at EOS cannot be when the element stops either: one error.
+ * When it can be by then, nothing is lost. */
+static void
+test_cannot_save (void)
+{
+  for (guint again = 0; again < 2; again++) {
+    Fixture f;
+    GError *error = NULL;
+
+    if (!test_need_model (&model))
+      return;
+    setup (&f, ".parquet");
+    g_object_set (f.element, "text-model", model, NULL);
+    play (&f);
+    gst_buffer_unref (gst_harness_push_and_pull (f.h, latent (0, 2, 2, "red apple")));
+    g_assert_cmpint (g_rmdir (f.folder), ==, 0);
+    gst_harness_push_event (f.h, gst_event_new_eos ());
+    if (again == 1)
+      g_assert_cmpint (g_mkdir (f.folder, 0777), ==, 0);
+    gst_element_set_state (f.element, GST_STATE_NULL);
+    g_assert_cmpuint (test_count_errors (f.bus, &error), ==, 1);
+    g_assert_nonnull (strstr (error->message, f.table));
+    g_error_free (error);
+    g_assert_true (g_file_test (f.table, G_FILE_TEST_EXISTS) == (again == 1));
+    if (again == 0)
+      g_assert_cmpint (g_mkdir (f.folder, 0777), ==, 0);
+    g_free (model);
+    teardown (&f);
+  }
+}
+
 int
 main (int argc, char **argv)
 {
@@ -419,5 +490,7 @@ main (int argc, char **argv)
   g_test_add_func ("/embed/interrupted", test_interrupted);
   g_test_add_func ("/embed/two-captions", test_two_captions);
   g_test_add_func ("/embed/other-length", test_other_length);
+  g_test_add_func ("/embed/bad-location", test_bad_location);
+  g_test_add_func ("/embed/cannot-save", test_cannot_save);
   return g_test_run ();
 }
