@@ -38,8 +38,16 @@ struct _GstFluxPreview {
   guint64 taken; /* the last step of which there is a picture */
 };
 
-G_DEFINE_BOXED_TYPE (
-    GstFluxShared, gst_flux_shared, gst_flux_shared_ref, gst_flux_shared_unref)
+/* gst-launch-1.0 prints each context, and GStreamer warns of values without a text. */
+static void
+shared_to_string (const GValue *shared, GValue *string)
+{
+  g_value_take_string (string, g_strdup_printf ("%p", g_value_get_boxed (shared)));
+}
+
+G_DEFINE_BOXED_TYPE_WITH_CODE (GstFluxShared, gst_flux_shared, gst_flux_shared_ref,
+    gst_flux_shared_unref,
+    g_value_register_transform_func (g_define_type_id, G_TYPE_STRING, shared_to_string))
 
 static GstFluxShared *
 shared_new (void)
