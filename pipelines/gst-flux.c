@@ -193,7 +193,6 @@ run (Runner *self)
   gst_bus_remove_watch (bus);
   gst_object_unref (bus);
   g_main_loop_unref (self->loop);
-  gst_flux_progress_clear (&self->progress);
 }
 
 int

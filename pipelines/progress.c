@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #define BAR_WIDTH 24
+#define LOG_PAUSE (2 * G_TIME_SPAN_SECOND) /* between lines of an activity */
 
 void
 gst_flux_progress_init (GstFluxProgress *self, int fd)
@@ -16,12 +17,6 @@ gst_flux_progress_init (GstFluxProgress *self, int fd)
   *self = (GstFluxProgress){.tty = isatty (fd), .columns = 80};
   if (ioctl (fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 20)
     self->columns = size.ws_col;
-}
-
-void
-gst_flux_progress_clear (GstFluxProgress *self)
-{
-  g_clear_pointer (&self->activity, g_free);
 }
 
 void
@@ -115,27 +110,62 @@ show_meter (GstFluxProgress *self, const GstStructure *s)
   self->first_reading = loss;
 }
 
+/* What an activity of the elements was, once it is done; NULL for those that are shown in
+ * another way. */
+static const char *
+done_word (const char *code)
+{
+  static const char *const words[][2] = {
+      {"open", "Loaded"}, {"encode", "Encoded"}, {"sample", "Drew"}};
+
+  for (guint i = 0; i < G_N_ELEMENTS (words); i++)
+    if (g_strcmp0 (code, words[i][0]) == 0)
+      return words[i][1];
+  return NULL;
+}
+
+/* A log wants no line for each percent, and none at all for what takes no time. */
+static gboolean
+is_due (GstFluxProgress *self, GstProgressType type, int percent)
+{
+  gint64 now = g_get_monotonic_time ();
+
+  if (type == GST_PROGRESS_TYPE_START) {
+    self->line_time = now;
+    self->line_percent = percent;
+  }
+  if (self->tty)
+    return TRUE;
+  if (percent < self->line_percent + 10 || now < self->line_time + LOG_PAUSE)
+    return FALSE;
+  self->line_time = now;
+  self->line_percent = percent;
+  return TRUE;
+}
+
 static void
 show_activity (GstFluxProgress *self, GstMessage *message)
 {
   g_autofree char *code = NULL, *text = NULL, *line = NULL;
   GstProgressType type;
-  gint percent = -1;
+  int percent = 0;
+  const char *word;
 
   gst_message_parse_progress (message, &type, &code, &text);
   gst_structure_get_int (gst_message_get_structure (message), "percent", &percent);
-  if (!self->tty && type == GST_PROGRESS_TYPE_CONTINUE)
+  word = done_word (code);
+  if (word == NULL) /* steps have a bar, and what is saved is told by its message */
     return;
-  line = percent >= 0 && type == GST_PROGRESS_TYPE_CONTINUE
-             ? g_strdup_printf ("%s (%d %%)", text, percent)
-             : g_strdup (text);
-  if (g_strcmp0 (line, self->activity) == 0)
+  if (type == GST_PROGRESS_TYPE_START || type == GST_PROGRESS_TYPE_CONTINUE) {
+    if (is_due (self, type, percent))
+      show (self, text);
     return;
+  }
+  if (type != GST_PROGRESS_TYPE_COMPLETE) /* the error, or who stopped it, is shown */
+    return;
+  line = g_strdup_printf ("%s %s", word, text);
   show (self, line);
-  if (type != GST_PROGRESS_TYPE_CONTINUE && type != GST_PROGRESS_TYPE_START)
-    gst_flux_progress_break (self);
-  g_free (self->activity);
-  self->activity = g_steal_pointer (&line);
+  gst_flux_progress_break (self);
 }
 
 void

@@ -13,11 +13,11 @@ typedef struct {
   gint64 first_time;  /* microseconds: of the first step seen */
   guint64 first_step, last_tenth;
   double first_reading; /* of the meter, 0: none yet */
-  char *activity;       /* last "code percent" printed without a terminal */
+  gint64 line_time;     /* of the activity's last line, or of its start */
+  gint line_percent;
 } GstFluxProgress;
 
 void gst_flux_progress_init (GstFluxProgress *self, int fd);
-void gst_flux_progress_clear (GstFluxProgress *self);
 /* Shows flux-step, flux-checkpoint, flux-sample and PROGRESS messages; ignores others. */
 void gst_flux_progress_message (GstFluxProgress *self, GstMessage *message);
 /* Ends an open line, so that other text can be printed. */
