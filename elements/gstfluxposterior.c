@@ -18,6 +18,7 @@ struct _GstFluxPosterior {
   FluxVae *vae;
   gint cancel; /* atomic */
   gboolean store_failed;
+  GHashTable *damaged; /* warnings that were posted */
   guint last_miss_epoch;
   GMutex lock;
   guint64 hits, misses; /* lock */
@@ -33,6 +34,7 @@ gst_flux_posterior_new (GstElement *element, const gchar *model,
   self->element = element;
   self->model = g_strdup (model);
   self->device = g_strdup (device);
+  self->damaged = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL);
   if (!flux_vae_read_info (model, &self->info, error) ||
       (self->fingerprint = flux_vae_fingerprint (model, error)) == NULL ||
       (self->cache = flux_latent_cache_open (cache_location, self->fingerprint, error)) ==
@@ -49,6 +51,7 @@ gst_flux_posterior_free (GstFluxPosterior *self)
   gst_flux_posterior_free_weights (self);
   if (self->cache != NULL)
     flux_latent_cache_free (self->cache);
+  g_hash_table_unref (self->damaged);
   g_free (self->fingerprint);
   g_free (self->device);
   g_free (self->model);
@@ -161,6 +164,16 @@ has_size (GstFluxPosterior *self, const FluxLatentId *id, int channels, int h, i
          h == id->height / self->info.downscale && w == id->width / self->info.downscale;
 }
 
+/* Once a file, also when it cannot be replaced and the stream loops. Takes error. */
+static void
+warn_damaged (GstFluxPosterior *self, GError *error)
+{
+  if (g_hash_table_add (self->damaged, g_strdup (error->message)))
+    gst_flux_post_warning (self->element, error);
+  else
+    g_error_free (error);
+}
+
 GBytes *
 gst_flux_posterior_get (GstFluxPosterior *self, const GstVideoFrame *frame,
     const GstFluxSample *sample, const gchar *rgb_hash, GError **error)
@@ -183,6 +196,8 @@ gst_flux_posterior_get (GstFluxPosterior *self, const GstVideoFrame *frame,
   moments = flux_latent_cache_lookup (self->cache, &id, &channels, &h, &w, &failure);
   if (moments != NULL && !has_size (self, &id, channels, h, w))
     g_clear_pointer (&moments, g_bytes_unref);
+  if (g_error_matches (failure, FLUX_ERROR, FLUX_ERROR_FORMAT))
+    warn_damaged (self, g_steal_pointer (&failure));
   if (moments != NULL) {
     count (self, &self->hits);
     /* A whole epoch without a miss: the rest of a looping stream is cached. */

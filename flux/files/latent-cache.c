@@ -186,8 +186,11 @@ flux_latent_cache_lookup (FluxLatentCache *self, const FluxLatentId *id, int *ch
     return NULL;
   file = flux_safetensors_open (path, NULL);
   t = file != NULL ? check_entry (self, file, id) : NULL;
-  if (t == NULL)
+  if (t == NULL) {
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_FORMAT,
+        "The cached latent '%s' is damaged: it is encoded again and replaced.", path);
     return NULL;
+  }
   *channels = (int)(t->dims[0] / 2);
   *h = (int)t->dims[1];
   *w = (int)t->dims[2];

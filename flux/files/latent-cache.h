@@ -27,8 +27,8 @@ FluxLatentCache *
 flux_latent_cache_open (const char *path, const char *fingerprint, GError **error);
 void flux_latent_cache_free (FluxLatentCache *self);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxLatentCache, flux_latent_cache_free)
-/* NULL without error: not there. A damaged entry counts as not there (and is replaced).
- */
+/* NULL without error: not there. FLUX_ERROR_FORMAT: there, but damaged; storing replaces
+ * it. */
 GBytes *flux_latent_cache_lookup (FluxLatentCache *self, const FluxLatentId *id,
     int *channels, int *h, int *w, GError **error);
 gboolean flux_latent_cache_store (FluxLatentCache *self, const FluxLatentId *id,

@@ -315,6 +315,52 @@ test_unwritable_cache (void)
   g_free (folder);
 }
 
+static guint
+count_warnings (Fixture *f, const gchar *word)
+{
+  GstMessage *warning;
+  guint n = 0;
+
+  while ((warning = gst_bus_pop_filtered (f->bus, GST_MESSAGE_WARNING)) != NULL) {
+    GError *error = NULL;
+
+    gst_message_parse_warning (warning, &error, NULL);
+    g_assert_nonnull (strstr (error->message, word));
+    g_error_free (error);
+    gst_message_unref (warning);
+    n++;
+  }
+  return n;
+}
+
+/* A damaged entry is one warning that names it, and is replaced. */
+static void
+test_damaged_entry (void)
+{
+  Fixture f;
+  gchar *folder = test_folder (), *path = NULL;
+  const gchar *name;
+  GDir *dir;
+
+  setup (&f, folder);
+  gst_buffer_unref (gst_harness_push_and_pull (f.h, test_picture (0, 64, 64, NULL)));
+  g_assert_cmpuint (count_warnings (&f, folder), ==, 0);
+  dir = g_dir_open (folder, 0, NULL);
+  while (path == NULL && (name = g_dir_read_name (dir)) != NULL)
+    if (g_str_has_suffix (name, ".safetensors"))
+      path = g_build_filename (folder, name, NULL);
+  g_dir_close (dir);
+  g_assert_true (g_file_set_contents (path, "rubbish", -1, NULL));
+  for (guint i = 0; i < 3; i++)
+    gst_buffer_unref (gst_harness_push_and_pull (f.h, test_picture (0, 64, 64, NULL)));
+  g_assert_cmpuint (count_warnings (&f, path), ==, 1);
+  check_counts (&f, 2, 2);
+  teardown (&f);
+  test_remove (folder);
+  g_free (path);
+  g_free (folder);
+}
+
 int
 main (int argc, char **argv)
 {
@@ -337,6 +383,7 @@ main (int argc, char **argv)
   g_test_add_func ("/vaeenc/no-key", test_no_key);
   g_test_add_func ("/vaeenc/other-cache", test_other_cache);
   g_test_add_func ("/vaeenc/unwritable-cache", test_unwritable_cache);
+  g_test_add_func ("/vaeenc/damaged-entry", test_damaged_entry);
   ret = g_test_run ();
   g_free (model);
   return ret;
