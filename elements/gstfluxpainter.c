@@ -20,32 +20,42 @@ struct _GstFluxPainter {
   GstFluxProgress progress;
 };
 
-/* One of the list: path, and the scale after its last colon when that is a number. */
+/* One of the list: path, and the scale after its last colon when that is a number. A path
+ * may have colons itself: what follows the last one is meant as a scale when what stands
+ * before it is, or is named as, an adapter, and the whole is no file. */
 static gboolean
 parse_lora (const gchar *text, gchar **path, gdouble *scale, GError **error)
 {
-  const gchar *colon = strrchr (text, ':');
-  gchar *end = NULL;
+  g_autofree gchar *whole = g_strstrip (g_strdup (text)), *head = NULL;
+  const gchar *colon = strrchr (whole, ':');
 
   *scale = 1;
-  if (colon != NULL && colon[1] != '\0') {
+  if (whole[0] == '\0') {
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
+        "loras has an empty entry: write a.safetensors:0.8,b.safetensors.");
+    return FALSE;
+  }
+  if (colon != NULL) {
+    gchar *end = NULL;
     gdouble value = g_ascii_strtod (colon + 1, &end);
 
-    if (*end == '\0' && isfinite (value)) {
+    head = g_strstrip (g_strndup (whole, colon - whole));
+    if (colon[1] != '\0' && *end == '\0' && isfinite (value)) {
       *scale = value;
-      *path = g_strndup (text, colon - text);
-      g_strstrip (*path);
+      *path = g_steal_pointer (&head);
       return TRUE;
     }
+    if (!g_file_test (whole, G_FILE_TEST_EXISTS) &&
+        (g_str_has_suffix (head, ".safetensors") ||
+            g_file_test (head, G_FILE_TEST_IS_REGULAR))) {
+      g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
+          "The scale '%s' of the adapter '%s' in loras is no number: write '%s:0.8'.",
+          colon + 1, head, head);
+      return FALSE;
+    }
   }
-  *path = g_strdup (text);
-  g_strstrip (*path);
-  if ((*path)[0] != '\0')
-    return TRUE;
-  g_clear_pointer (path, g_free);
-  g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
-      "loras has an empty entry: write a.safetensors:0.8,b.safetensors.");
-  return FALSE;
+  *path = g_steal_pointer (&whole);
+  return TRUE;
 }
 
 gboolean

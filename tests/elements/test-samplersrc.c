@@ -298,7 +298,8 @@ test_tags (void)
   test_run_clear (&run);
 }
 
-/* A scale of 0 is no adapter; adapters change the picture, and their effects add up. */
+/* A scale of 0 is no adapter, and a colon in a path no scale; adapters change the
+ * picture, and their effects add up. */
 static void
 test_loras (void)
 {
@@ -308,16 +309,16 @@ test_loras (void)
   gchar *loras;
 
   begin ();
-  train ("", "max-steps=8 learning-rate=0.03", at ("a.safetensors"));
+  train ("", "max-steps=8 learning-rate=0.03", at ("run:a.safetensors"));
   pictures_init (&p[0], line, model, "", "");
-  loras = g_strdup_printf ("loras=%s:0", at ("a.safetensors"));
+  loras = g_strdup_printf ("loras=%s:0", at ("run:a.safetensors"));
   pictures_init (&p[1], line, model, loras, "");
   g_free (loras);
-  loras = g_strdup_printf ("loras=%s", at ("a.safetensors"));
+  loras = g_strdup_printf ("loras=%s", at ("run:a.safetensors"));
   pictures_init (&p[2], line, model, loras, "");
   g_free (loras);
   loras = g_strdup_printf (
-      "loras=%s:1.5,%s:-0.5", at ("a.safetensors"), at ("a.safetensors"));
+      "loras=%s:1.5,%s:-0.5", at ("run:a.safetensors"), at ("run:a.safetensors"));
   pictures_init (&p[3], line, model, loras, "");
   g_free (loras);
   for (guint i = 0; i < 4; i++)
@@ -337,7 +338,10 @@ test_errors (void)
 {
   const gchar *lines[][2] = {
       {"prompt=x loras=/nowhere.safetensors", "/nowhere.safetensors"},
-      {"prompt=x loras=,", "loras"}, {"prompt-location=/nowhere.txt", "/nowhere.txt"},
+      {"prompt=x loras=/nowhere.safetensors:abc", "'abc'"},
+      {"prompt=x loras=/nowhere.safetensors:", "''"},
+      {"prompt=x loras=/no:where", "/no:where"}, {"prompt=x loras=,", "loras"},
+      {"prompt-location=/nowhere.txt", "/nowhere.txt"},
       {"prompt=x device=abacus", "abacus"}, {"prompt=x every-steps=5", "fluxtrainsink"}};
 
   for (guint i = 0; i < G_N_ELEMENTS (lines); i++) {
