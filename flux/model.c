@@ -45,6 +45,24 @@ flux_device_parse (const char *text, int *device, GError **error)
   return TRUE;
 }
 
+/* Two causes: the module was not built or installed, or it finds no GPU. */
+static void
+set_cuda_error (GError **error, int device, const char *message)
+{
+  if (g_str_has_prefix (message, "cuda: "))
+    message += strlen ("cuda: ");
+  if (strstr (message, "libfxcuda.so: cannot open shared object file") != NULL)
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_NOT_FOUND,
+        "CUDA device %d cannot be used, as the CUDA module libfxcuda.so is not "
+        "installed: build with -Dcuda=enabled, or set device=cpu.",
+        device);
+  else
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_NOT_FOUND,
+        "CUDA device %d cannot be used (%s): set device=cpu, or device=auto to fall back "
+        "to it.",
+        device, message);
+}
+
 fx_backend *
 flux_backend_new (int device, fx_dtype compute, GError **error)
 {
@@ -55,10 +73,7 @@ flux_backend_new (int device, fx_dtype compute, GError **error)
   else if (device >= 0) {
     b = fx_cuda_new (NULL, device, compute);
     if (b == NULL)
-      g_set_error (error, FLUX_ERROR, FLUX_ERROR_NOT_FOUND,
-          "No usable CUDA device %d: %s. Use device=cpu, or device=auto to fall back to "
-          "it.",
-          device, fx_error_message ());
+      set_cuda_error (error, device, fx_error_message ());
     return b;
   }
   if (b != NULL)

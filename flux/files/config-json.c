@@ -3,6 +3,7 @@
 #include "flux/files/config-json.h"
 
 #include <json-glib/json-glib.h>
+#include <stdio.h>
 
 #include "flux/error.h"
 
@@ -40,6 +41,22 @@ depth_is_bounded (const char *text, gsize length)
   return TRUE;
 }
 
+/* json-glib's messages begin with "<data>:LINE:COLUMN: ". */
+static void
+set_parse_error (GError **error, const char *where, const char *message)
+{
+  guint line, column;
+
+  if (sscanf (message, "<data>:%u:%u:", &line, &column) == 2)
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_FORMAT,
+        "%s is not JSON: it goes wrong in line %u, column %u; correct it there, or fetch "
+        "the file again.",
+        where, line, column);
+  else
+    g_set_error (
+        error, FLUX_ERROR, FLUX_ERROR_FORMAT, "%s is not JSON: %s.", where, message);
+}
+
 FluxConfigJson *
 flux_config_json_parse (const char *text, gsize length, const char *where, GError **error)
 {
@@ -57,8 +74,7 @@ flux_config_json_parse (const char *text, gsize length, const char *where, GErro
     return NULL;
   }
   if (!json_parser_load_from_data (parser, text, (gssize)length, &cause)) {
-    g_set_error (error, FLUX_ERROR, FLUX_ERROR_FORMAT, "%s is not JSON: %s.", where,
-        cause->message);
+    set_parse_error (error, where, cause->message);
     return NULL;
   }
   root = json_parser_get_root (parser);
@@ -74,6 +90,47 @@ flux_config_json_parse (const char *text, gsize length, const char *where, GErro
   return self;
 }
 
+/* The model whose configuration would be at path, or its part, when that is no folder. */
+static char *
+find_missing_folder (const char *path)
+{
+  static const char *const parts[] = {
+      "transformer", "vae", "text_encoder", "text_encoder_2", "scheduler", NULL};
+  g_autofree char *folder = g_path_get_dirname (path);
+  g_autofree char *name = g_path_get_basename (folder);
+  g_autofree char *model = g_path_get_dirname (folder);
+
+  if (g_file_test (folder, G_FILE_TEST_IS_DIR))
+    return NULL;
+  return g_strv_contains (parts, name) && !g_file_test (model, G_FILE_TEST_IS_DIR)
+             ? g_steal_pointer (&model)
+             : g_steal_pointer (&folder);
+}
+
+static void
+set_read_error (GError **error, const char *path, const GError *cause)
+{
+  g_autofree char *missing = find_missing_folder (path);
+
+  if (missing != NULL && g_file_test (missing, G_FILE_TEST_EXISTS))
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_NOT_FOUND,
+        "'%s' is a file, and a model is a folder in the diffusers layout: name that.",
+        missing);
+  else if (missing != NULL)
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_NOT_FOUND,
+        "There is no model folder '%s': name one in the diffusers layout, or fetch the "
+        "model first.",
+        missing);
+  else if (g_error_matches (cause, G_FILE_ERROR, G_FILE_ERROR_NOENT))
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_NOT_FOUND,
+        "Cannot read the configuration '%s': there is no such file; fetch the model "
+        "again, or name another folder.",
+        path);
+  else
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_READ,
+        "Cannot read the configuration '%s': %s.", path, cause->message);
+}
+
 FluxConfigJson *
 flux_config_json_read (const char *path, GError **error)
 {
@@ -85,10 +142,7 @@ flux_config_json_read (const char *path, GError **error)
 
   map = g_mapped_file_new (path, FALSE, &cause);
   if (map == NULL) {
-    gboolean absent = g_error_matches (cause, G_FILE_ERROR, G_FILE_ERROR_NOENT);
-    g_set_error (error, FLUX_ERROR, absent ? FLUX_ERROR_NOT_FOUND : FLUX_ERROR_READ,
-        "Cannot read the configuration '%s': %s.", path,
-        absent ? "there is no such file" : cause->message);
+    set_read_error (error, path, cause);
     return NULL;
   }
   length = g_mapped_file_get_length (map);

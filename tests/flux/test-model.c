@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "flux/model.h"
 
+#include "flux/files/config-json.h"
 #include "transformer-common.h"
 
 /* ---- devices ---- */
@@ -250,6 +251,7 @@ test_bad_configs (void)
           "axes_dims_rope"},
       {"{" FLUX_CLASS ", \"patch_size\": 2}", FLUX_ERROR_MISMATCH, "patch_size"},
       {"{" FLUX_CLASS ", \"guidance_embeds\": 1}", FLUX_ERROR_FORMAT, "guidance_embeds"},
+      {"{\n  \"num_layers\": }", FLUX_ERROR_FORMAT, "line 2, column 17"},
       {"[1]", FLUX_ERROR_FORMAT, "object"}, {"", FLUX_ERROR_FORMAT, "config.json"}};
 
   for (guint i = 0; i < G_N_ELEMENTS (cases); i++) {
@@ -261,6 +263,37 @@ test_bad_configs (void)
     g_assert_nonnull (strstr (error->message, cases[i].message));
     g_assert_nonnull (strstr (error->message, "config.json"));
   }
+}
+
+/* The folder that is not there is the one that was asked for; a file is no folder; and a
+ * folder may be there without its configuration. */
+static void
+test_no_config (void)
+{
+  g_autofree char *dir = g_dir_make_tmp ("flux-XXXXXX", NULL);
+  g_autofree char *nowhere = g_build_filename (dir, "nowhere", NULL);
+  g_autofree char *file = g_build_filename (dir, "file", NULL);
+  g_autofree char *quoted = g_strdup_printf ("There is no model folder '%s'", nowhere);
+  g_autofree char *is_file = g_strdup_printf ("'%s' is a file", file);
+  g_autofree char *part = g_build_filename (nowhere, "text_encoder", "config.json", NULL);
+  struct {
+    const char *dir, *message;
+  } cases[] = {{nowhere, quoted}, {file, is_file}, {dir, "config.json"}};
+  g_autoptr (GError) error = NULL;
+
+  g_assert_true (g_file_set_contents (file, "x", 1, NULL));
+  for (guint i = 0; i < G_N_ELEMENTS (cases); i++) {
+    FluxConfig c;
+
+    g_assert_false (flux_config_read (cases[i].dir, &c, &error));
+    g_assert_error (error, FLUX_ERROR, FLUX_ERROR_NOT_FOUND);
+    g_assert_nonnull (strstr (error->message, cases[i].message));
+    g_clear_error (&error);
+  }
+  g_assert_null (flux_config_json_read (part, &error));
+  g_assert_nonnull (strstr (error->message, quoted));
+  g_unlink (file);
+  g_rmdir (dir);
 }
 
 /* ---- transformers whose file is not what the configuration says ---- */
@@ -336,6 +369,7 @@ main (int argc, char **argv)
   g_test_add_func ("/model/the-lock-serves-in-order", test_the_lock_serves_in_order);
   g_test_add_func ("/config/defaults-are-flux", test_config_defaults_are_flux);
   g_test_add_func ("/config/bad-configs", test_bad_configs);
+  g_test_add_func ("/config/no-config", test_no_config);
   g_test_add_func ("/config/broken-transformers", test_broken_transformers);
   return g_test_run ();
 }
