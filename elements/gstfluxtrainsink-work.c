@@ -190,9 +190,9 @@ gst_flux_train_sink_open (GstFluxTrainSink *self, GError **error)
 /* ---- saving ---- */
 
 static gboolean
-save_checkpoint (GstFluxTrainSink *self, gchar **path, GError **error)
+save_checkpoint_in (
+    GstFluxTrainSink *self, const gchar *folder, gchar **path, GError **error)
 {
-  g_autofree gchar *folder = checkpoint_folder (self);
   gchar *made = NULL;
 
   if (g_mkdir_with_parents (folder, 0777) != 0) {
@@ -210,6 +210,28 @@ save_checkpoint (GstFluxTrainSink *self, gchar **path, GError **error)
   else
     g_free (made);
   return TRUE;
+}
+
+static gboolean
+save_checkpoint (GstFluxTrainSink *self, gchar **path, GError **error)
+{
+  g_autofree gchar *folder = checkpoint_folder (self);
+
+  return save_checkpoint_in (self, folder, path, error);
+}
+
+/* The last resort, when the place for it takes nothing (any more). */
+static gboolean
+save_checkpoint_elsewhere (GstFluxTrainSink *self, gchar **path)
+{
+  g_autofree gchar *folder = g_dir_make_tmp ("gst-flux-XXXXXX", NULL);
+
+  if (folder == NULL)
+    return FALSE;
+  if (save_checkpoint_in (self, folder, path, NULL))
+    return TRUE;
+  g_rmdir (folder);
+  return FALSE;
 }
 
 static gboolean
@@ -277,7 +299,8 @@ gst_flux_train_sink_fail (GstFluxTrainSink *self, GError *error)
 
   if (!cancelled)
     gst_flux_training_end (self->training);
-  if (!cancelled && has_unsaved (self) && save_checkpoint (self, &path, NULL)) {
+  if (!cancelled && has_unsaved (self) &&
+      (save_checkpoint (self, &path, NULL) || save_checkpoint_elsewhere (self, &path))) {
     gchar *message = g_strdup_printf ("%s What was learnt up to step %" G_GUINT64_FORMAT
                                       " is in '%s'.",
         error->message, self->saved_step, path);

@@ -27,10 +27,13 @@ void
 flux_error_from_errno (
     GError **error, FluxError code, int saved_errno, const char *what, const char *path)
 {
-  if (saved_errno == ENOSPC || saved_errno == EDQUOT)
+  const char *advice = "";
+
+  if (saved_errno == ENOSPC || saved_errno == EDQUOT) {
     code = FLUX_ERROR_NO_SPACE;
-  else if (saved_errno == ENOENT)
+    advice = "; make room there, or name another place";
+  } else if (saved_errno == ENOENT)
     code = FLUX_ERROR_NOT_FOUND;
-  g_set_error (
-      error, FLUX_ERROR, code, "%s '%s': %s.", what, path, g_strerror (saved_errno));
+  g_set_error (error, FLUX_ERROR, code, "%s '%s': %s%s.", what, path,
+      g_strerror (saved_errno), advice);
 }

@@ -240,6 +240,37 @@ test_disk_full (void)
   end ();
 }
 
+/* Where the adapter goes is there at start, and gone at the end: what was learnt is kept
+ * elsewhere, and the error says where. */
+static void
+test_place_is_gone (void)
+{
+  TestRun run;
+  gchar **quoted, *adapter;
+
+  begin ();
+  init (&run, "", "max-steps=3", at ("out/a.safetensors"));
+  gst_element_set_state (run.pipeline, GST_STATE_PAUSED);
+  test_run_play (&run);
+  g_assert_cmpint (test_run_until_step (&run, 1), ==, 0);
+  g_assert_cmpint (g_rmdir (at ("out")), ==, 0);
+  g_assert_true (g_file_set_contents (at ("out"), "x", -1, NULL));
+  g_assert_cmpint (test_run_until_end (&run), ==, GST_MESSAGE_ERROR);
+  g_assert_cmpuint (run.n_errors, ==, 1);
+  quoted = g_strsplit (run.error, "'", -1);
+  g_assert_cmpuint (g_strv_length (quoted), ==, 5);
+  g_assert_cmpstr (quoted[1], ==, at ("out/a.safetensors"));
+  adapter = g_build_filename (quoted[3], "pytorch_lora_weights.safetensors", NULL);
+  test_check_lora (model, adapter);
+  g_free (adapter);
+  adapter = g_path_get_dirname (quoted[3]);
+  test_remove (adapter);
+  g_free (adapter);
+  g_strfreev (quoted);
+  test_run_clear (&run);
+  end ();
+}
+
 /* Caption dropout needs the empty prompt: it comes from the cache here, and cannot
  * elsewhere. */
 static void
@@ -281,6 +312,7 @@ add_tests (void)
   g_test_add_func ("/trainsink/other-model", test_other_model);
   g_test_add_func ("/trainsink/nan", test_nan);
   g_test_add_func ("/trainsink/disk-full", test_disk_full);
+  g_test_add_func ("/trainsink/place-is-gone", test_place_is_gone);
   g_test_add_func ("/trainsink/caption-dropout", test_caption_dropout);
 }
 
