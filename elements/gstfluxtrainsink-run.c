@@ -81,6 +81,24 @@ conclude (GstFluxTrainSink *self, GError **error)
   return TRUE;
 }
 
+/* Opens what is not open. Somebody who has had enough does not wait for it: then it is
+ * TRUE too, and the caller is done. */
+static gboolean
+open_or_finish (GstFluxTrainSink *self, GError **error)
+{
+  GError *failure = NULL;
+
+  if (gst_flux_train_sink_open (self, &failure))
+    return TRUE;
+  if (g_error_matches (failure, FLUX_ERROR, FLUX_ERROR_CANCELLED) &&
+      g_atomic_int_get (&self->finish) && !g_atomic_int_get (&self->stopping)) {
+    g_error_free (failure);
+    return TRUE;
+  }
+  g_propagate_error (error, failure);
+  return FALSE;
+}
+
 /* ---- T ---- */
 
 /* The order in which samples came is not part of the result: they are sorted by content,
@@ -140,7 +158,11 @@ advance (GstFluxTrainSink *self, gboolean *more, GError **error)
   *more = FALSE;
   if (is_done (self))
     return TRUE;
-  if (!gst_flux_train_sink_open (self, error) || !show (self, error))
+  if (!open_or_finish (self, error))
+    return FALSE;
+  if (self->trainer == NULL)
+    return TRUE;
+  if (!show (self, error))
     return FALSE;
   if (is_done (self))
     return TRUE;
@@ -214,7 +236,11 @@ train_front (GstFluxTrainSink *self, guint n, GError **error)
 {
   g_autofree FluxSample **samples = g_new (FluxSample *, n);
 
-  if (!gst_flux_train_sink_open (self, error) || !show (self, error))
+  if (!open_or_finish (self, error))
+    return FALSE;
+  if (self->trainer == NULL)
+    return TRUE;
+  if (!show (self, error))
     return FALSE;
   if (is_done (self))
     return TRUE;

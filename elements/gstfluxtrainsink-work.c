@@ -76,7 +76,7 @@ open_progress (const char *what, gint percent, gpointer data)
 {
   GstFluxTrainSink *self = data;
 
-  return gst_flux_train_sink_may_go_on (self) &&
+  return gst_flux_train_sink_may_go_on (self) && !g_atomic_int_get (&self->finish) &&
          gst_flux_progress_update (what, percent, &self->opening);
 }
 

@@ -124,7 +124,8 @@ differs (GError **error, const char *path, const char *what, const char *theirs,
     const char *ours)
 {
   g_set_error (error, FLUX_ERROR, FLUX_ERROR_MISMATCH,
-      "The checkpoint '%s' cannot be resumed here: its %s is %s, this trainer's is %s.",
+      "The checkpoint '%s' cannot be resumed here: its %s is %s, this trainer's is %s; "
+      "set what it has, or start without resume-from.",
       path, what, theirs, ours);
   return FALSE;
 }

@@ -240,6 +240,60 @@ test_disk_full (void)
   end ();
 }
 
+/* As soon as the first weights are loaded, somebody has had enough. */
+static GstBusSyncReply
+finish_at_open (GstBus *bus, GstMessage *message, gpointer data)
+{
+  gchar *code = NULL;
+
+  if (GST_MESSAGE_TYPE (message) == GST_MESSAGE_PROGRESS) {
+    gst_message_parse_progress (message, NULL, &code, NULL);
+    if (strcmp (code, "open") == 0)
+      gst_element_send_event (data, gst_event_new_eos ());
+    g_free (code);
+  }
+  return GST_BUS_PASS;
+}
+
+/* EOS while the model is loaded is not answered only when it has been: no step, nothing
+ * to save, no error. The same line without it trains. */
+static void
+test_eos_while_loading (void)
+{
+  const gchar *modes[] = {"mode=one-shot max-steps=2", "mode=stream max-steps=2"};
+
+  begin ();
+  for (guint i = 0; i < G_N_ELEMENTS (modes); i++) {
+    TestRun run;
+    GstMessage *message;
+    gboolean cancelled = FALSE;
+
+    init (&run, "", modes[i], at ("a.safetensors"));
+    gst_bus_set_sync_handler (run.bus, finish_at_open, run.pipeline, NULL);
+    test_run_play (&run);
+    while ((message = gst_bus_timed_pop (run.bus, TEST_TIMEOUT)) != NULL &&
+           GST_MESSAGE_TYPE (message) != GST_MESSAGE_EOS) {
+      GstProgressType type;
+
+      g_assert_cmpint (GST_MESSAGE_TYPE (message), !=, GST_MESSAGE_ERROR);
+      if (GST_MESSAGE_TYPE (message) == GST_MESSAGE_PROGRESS) {
+        gst_message_parse_progress (message, &type, NULL, NULL);
+        cancelled = cancelled || type == GST_PROGRESS_TYPE_CANCELED;
+      }
+      gst_message_unref (message);
+    }
+    g_assert_nonnull (message);
+    gst_message_unref (message);
+    g_assert_true (cancelled);
+    test_run_stop (&run);
+    g_assert_cmpuint (run.n_steps + run.n_errors + run.n_final, ==, 0);
+    g_assert_false (exists (at ("a.safetensors")));
+    test_run_clear (&run);
+    train ("", modes[i], at ("b.safetensors"));
+  }
+  end ();
+}
+
 /* Where the adapter goes is there at start, and gone at the end: what was learnt is kept
  * elsewhere, and the error says where. */
 static void
@@ -312,6 +366,7 @@ add_tests (void)
   g_test_add_func ("/trainsink/other-model", test_other_model);
   g_test_add_func ("/trainsink/nan", test_nan);
   g_test_add_func ("/trainsink/disk-full", test_disk_full);
+  g_test_add_func ("/trainsink/eos-while-loading", test_eos_while_loading);
   g_test_add_func ("/trainsink/place-is-gone", test_place_is_gone);
   g_test_add_func ("/trainsink/caption-dropout", test_caption_dropout);
 }
