@@ -116,8 +116,7 @@ model_free (FluxModel *self)
 
 /* b is taken over. */
 static FluxModel *
-load (const FluxModelKey *key, fx_backend *b, const char *name, const char *fingerprint,
-    FluxProgressFunc progress, gpointer data, GError **error)
+model_new (fx_backend *b, const char *name, const char *fingerprint)
 {
   FluxModel *self = g_new0 (FluxModel, 1);
 
@@ -127,6 +126,24 @@ load (const FluxModelKey *key, fx_backend *b, const char *name, const char *fing
   g_mutex_init (&self->mutex);
   g_cond_init (&self->turn);
   self->backend = b;
+  return self;
+}
+
+FluxModel *
+flux_model_new_for (FluxTransformer *transformer)
+{
+  FluxModel *self = model_new (flux_transformer_get_backend (transformer), NULL, "");
+
+  self->transformer = transformer;
+  return self;
+}
+
+static FluxModel *
+load (const FluxModelKey *key, fx_backend *b, const char *name, const char *fingerprint,
+    FluxProgressFunc progress, gpointer data, GError **error)
+{
+  FluxModel *self = model_new (b, name, fingerprint);
+
   self->transformer =
       flux_transformer_load (key->path, b, key->qtype, progress, data, error);
   if (self->transformer == NULL)
@@ -213,7 +230,7 @@ flux_model_unref (FluxModel *self)
     return;
   g_mutex_lock (&registry_lock);
   last = --self->ref_count == 0;
-  if (last)
+  if (last && self->key != NULL)
     g_hash_table_remove (registry, self->key);
   g_mutex_unlock (&registry_lock);
   if (last)

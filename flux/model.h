@@ -33,6 +33,9 @@ typedef struct {
 /* Loads, or gives another reference to what is already loaded. Blocks. */
 FluxModel *flux_model_acquire (
     const FluxModelKey *key, FluxProgressFunc progress, gpointer data, GError **error);
+/* A model around a transformer that no file holds, for measurements; the registry does
+ * not know it. The transformer and its backend are taken over. */
+FluxModel *flux_model_new_for (FluxTransformer *transformer);
 FluxModel *flux_model_ref (FluxModel *self);
 void flux_model_unref (FluxModel *self);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxModel, flux_model_unref)

@@ -275,8 +275,9 @@ fx_backend *fx_cpu_new (int threads);
 /* Runs nothing: alloc hands out addresses that are never read, so that arenas record
  * their sizes for a device whose compute dtype is `compute`. */
 fx_backend *fx_plan_new (fx_dtype compute);
-/* A GPU; opens the CUDA module at module_path (NULL: beside the plugin) at first use.
- * NULL when there is none, fx_error_message() says why. */
+/* A GPU; opens the CUDA module at first use: module_path, or when NULL what the
+ * environment variable FLUX_CUDA_MODULE names, or libfxcuda.so beside the plugin. NULL
+ * when there is none, fx_error_message() says why. */
 fx_backend *fx_cuda_new (const char *module_path, int device, fx_dtype compute);
 void fx_backend_free (fx_backend *b);
 

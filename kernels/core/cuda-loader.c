@@ -4,6 +4,7 @@
 
 #include <dlfcn.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define MODULE_NAME "libfxcuda.so"
@@ -40,6 +41,8 @@ fx_cuda_new (const char *module_path, int device, fx_dtype compute)
     backend_new make;
   } entry;
 
+  if (module_path == NULL)
+    module_path = getenv ("FLUX_CUDA_MODULE");
   if (module_path == NULL) {
     if (default_path (path, sizeof path) != 0) {
       fx_error (FX_ERR_DEVICE, "cuda: cannot tell where %s should be", MODULE_NAME);

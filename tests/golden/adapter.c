@@ -42,7 +42,7 @@ parity_model (Parity *p, ParityBase which, GError **error)
 {
   FluxModelKey key = {.path = p->model_dir,
       .qtype = which == PARITY_BASE_FLOAT ? FX_Q_NONE : FX_Q_NF4,
-      .compute = FX_N_DTYPES,
+      .compute = p->compute,
       .device = p->device};
 
   return flux_model_acquire (&key, NULL, NULL, error);

@@ -19,6 +19,8 @@ typedef struct {
   GHashTable *seen;     /* names of tensors and metadata that a family has looked at */
   GHashTable *reported; /* names of groups that were skipped */
   int device;
+  fx_dtype compute; /* FX_BF16: every bound is twice the error of diffusers in bf16 */
+  double slack;     /* times the bounds in fp32: 1 on the CPU, 10 on a GPU */
   fx_backend *backend;
   FluxTransformer *bases[3]; /* loaded on demand: ParityBase */
   GError *base_errors[3];
@@ -65,7 +67,8 @@ void parity_add (
     ParityError *e, const char *name, const float *got, const float *want, gsize n);
 /* Prints the line; relative must stay within bound. */
 void parity_judge (Parity *p, const char *group, const ParityError *e, double bound);
-/* The three at once for a single tensor. */
+/* The three at once for a single tensor. Computing in bf16, the tensor bf16.GROUP (GROUP
+ * up to a space) is the yardstick; without one it is skipped. */
 void parity_compare (Parity *p, const char *group, const float *got, const float *want,
     gsize n, double bound);
 /* Bit for bit. */

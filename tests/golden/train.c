@@ -306,7 +306,7 @@ compare_series (Run *r, const char *name, const double *got, guint n_got)
   }
   what = g_strdup_printf (
       "worst of %" G_GSIZE_FORMAT " relative (number %" G_GSIZE_FORMAT ")", n, at);
-  parity_value (r->p, group, what, worst, r->loss_bound, FALSE);
+  parity_value (r->p, group, what, worst, r->loss_bound * r->p->slack, FALSE);
 }
 
 /* |D - Dref| / |Dref| with D = final - init. */
@@ -339,8 +339,8 @@ compare_final (Run *r, FluxTrainer *trainer)
     difference += d * d;
     norm += ref * ref;
   }
-  parity_value (
-      p, prefix, "|D - Dref| / |Dref|", sqrt (difference / norm), ADAPTER, FALSE);
+  parity_value (p, prefix, "|D - Dref| / |Dref|", sqrt (difference / norm),
+      ADAPTER * p->slack, FALSE);
 }
 
 /* One piece of the optimiser's state of one tensor. */

@@ -1,0 +1,310 @@
+/* tests/bench/bench-gpu.c: FLUX.1-dev at its full size on a GPU.
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ *     bench-gpu [--profile] CASE...
+ *
+ * Each case is best run in a process of its own, as tests/bench/gpu does: the memory it
+ * prints is all that the device holds. The weights are random and made on the device. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "flux/train/trainer-private.h"
+#include "tests/bench/floor.h"
+#include "tests/bench/profile.h"
+#include "tests/bench/random-model.h"
+
+enum { ACCUMULATE = 4, MAX_TIMES = 64 };
+
+typedef enum { TRAIN, FORWARD, LEARN, FLOOR } Kind;
+
+typedef struct {
+  const char *name;
+  Kind kind;
+  fx_qtype qtype;
+  gboolean recompute;
+  int width, height, text;
+  int repeats; /* optimiser steps, or forward passes */
+} Case;
+
+static const Case cases[] = {
+    {"nf4-recompute-512x768", TRAIN, FX_Q_NF4, TRUE, 512, 768, 77, 5},
+    {"nf4-stored-512x768", TRAIN, FX_Q_NF4, FALSE, 512, 768, 77, 5},
+    {"nf4-double-recompute-512x768", TRAIN, FX_Q_NF4_DOUBLE, TRUE, 512, 768, 77, 5},
+    {"nf4-recompute-1024x1024", TRAIN, FX_Q_NF4, TRUE, 1024, 1024, 512, 3},
+    {"nf4-forward-512x768", FORWARD, FX_Q_NF4, FALSE, 512, 768, 512, 15},
+    {"nf4-forward-1024x1024", FORWARD, FX_Q_NF4, FALSE, 1024, 1024, 512, 15},
+    {"bf16-forward-1024x1024", FORWARD, FX_Q_NONE, FALSE, 1024, 1024, 512, 15},
+    {"learn", LEARN, FX_Q_NF4, TRUE, 512, 768, 77, 50},
+    {"floor-512x768", FLOOR, FX_Q_NONE, FALSE, 512, 768, 77, 10},
+    {"floor-1024x1024", FLOOR, FX_Q_NONE, FALSE, 1024, 1024, 512, 5},
+};
+
+typedef struct {
+  const Case *c;
+  FluxModel *model;
+  FluxTrainer *trainer;
+  FluxLora *lora;
+  FluxRun *run;
+  FluxTrial trials[ACCUMULATE];
+  FluxInput in;
+  float *out;
+  double start_up;
+} Bench;
+
+static void
+check (gboolean ok, GError *error)
+{
+  if (ok)
+    return;
+  fprintf (stderr, "bench-gpu: %s\n", error != NULL ? error->message : "failed");
+  exit (1);
+}
+
+/* MiB in use on the device by everyone, as nvidia-smi says it. */
+static double
+smi_mib (void)
+{
+  char line[64] = "";
+  FILE *f =
+      popen ("nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits", "r");
+
+  if (f == NULL)
+    return NAN;
+  if (fgets (line, sizeof line, f) == NULL)
+    line[0] = '\0';
+  pclose (f);
+  return line[0] != '\0' ? atof (line) : NAN;
+}
+
+static double
+mib (gsize bytes)
+{
+  return (double)bytes / 1048576;
+}
+
+static int
+compare (const void *a, const void *b)
+{
+  double x = *(const double *)a, y = *(const double *)b;
+
+  return x < y ? -1 : x > y;
+}
+
+/* ---- inputs ---- */
+
+static void
+make_inputs (Bench *b)
+{
+  const Case *c = b->c;
+  const FluxConfig *f =
+      flux_transformer_get_config (flux_model_get_transformer (b->model));
+  const int h = c->height / 8, w = c->width / 8;
+  const gsize n = (gsize)f->in_channels / 4 * (gsize)h * (gsize)w;
+
+  for (int i = 0; i < ACCUMULATE; i++)
+    b->trials[i] = (FluxTrial){.latent = random_normals (10 + i, n),
+        .noise = random_normals (20 + i, n),
+        .channels = f->in_channels / 4,
+        .height = h,
+        .width = w,
+        .prompt_embeds =
+            random_normals (30 + i, (gsize)c->text * (gsize)f->joint_attention_dim),
+        .pooled = random_normals (40 + i, (gsize)f->pooled_projection_dim),
+        .text_tokens = c->text,
+        .sigma = 0.2f + 0.2f * (float)i,
+        .timestep = 0.2f + 0.2f * (float)i,
+        .guidance = 1,
+        .weight = 1};
+  b->out = g_new (float, n);
+  b->in = (FluxInput){.latents = b->trials[0].noise,
+      .grid_height = h / 2,
+      .grid_width = w / 2,
+      .prompt_embeds = b->trials[0].prompt_embeds,
+      .text_tokens = c->text,
+      .pooled = b->trials[0].pooled,
+      .timestep = 0.5f,
+      .guidance = 3.5f};
+}
+
+static void
+open_model (Bench *b)
+{
+  GError *error = NULL;
+  gint64 start = g_get_monotonic_time ();
+  fx_backend *backend = flux_backend_new (0, FX_N_DTYPES, &error);
+  FluxTransformer *t;
+
+  check (backend != NULL, error);
+  t = random_transformer (backend, b->c->qtype, &error);
+  check (t != NULL, error);
+  b->model = flux_model_new_for (t);
+  b->start_up = (double)(g_get_monotonic_time () - start) * 1e-6;
+  make_inputs (b);
+}
+
+/* ---- one round of each kind ---- */
+
+static double
+train_step (Bench *b)
+{
+  double losses[ACCUMULATE], sum = 0;
+  GError *error = NULL;
+
+  check (
+      flux_trainer_step_trials (b->trainer, b->trials, ACCUMULATE, losses, NULL, &error),
+      error);
+  check (fx_sync (flux_model_get_backend (b->model)) == FX_OK, NULL);
+  for (int i = 0; i < ACCUMULATE; i++)
+    sum += losses[i];
+  return sum / ACCUMULATE;
+}
+
+static double
+forward (Bench *b)
+{
+  GError *error = NULL;
+
+  check (flux_run_forward (b->run, &b->in, b->out, &error), error);
+  return b->out[0];
+}
+
+static void
+open_trainer (Bench *b, double learning_rate)
+{
+  const Case *c = b->c;
+  FluxTrainConfig config;
+  GError *error = NULL;
+
+  flux_train_config_init (&config);
+  config.accumulate = ACCUMULATE;
+  config.recompute = c->recompute;
+  config.learning_rate = learning_rate;
+  b->trainer = flux_trainer_new (
+      b->model, &config, c->text, c->width / 16 * c->height / 16, &error);
+  check (b->trainer != NULL, error);
+}
+
+static void
+open_run (Bench *b)
+{
+  const Case *c = b->c;
+  GError *error = NULL;
+
+  b->run = flux_run_new (flux_model_get_transformer (b->model), FLUX_RUN_FORWARD, c->text,
+      c->width / 16 * c->height / 16, 1, NULL, 0, &error);
+  check (b->run != NULL, error);
+}
+
+static gsize
+planned (Bench *b)
+{
+  gsize bytes = flux_transformer_get_bytes (flux_model_get_transformer (b->model));
+
+  if (b->run != NULL)
+    bytes += flux_run_get_bytes (b->run);
+  if (b->trainer != NULL)
+    bytes += flux_run_get_bytes (b->trainer->run) +
+             2 * sizeof (float) * flux_lora_n_flat (b->trainer->lora) +
+             flux_adam_get_bytes (b->trainer->adam);
+  return bytes;
+}
+
+/* ---- what is printed ---- */
+
+static void
+measure (Bench *b, double (*round) (Bench *), double parts, gboolean profile)
+{
+  double times[MAX_TIMES], first;
+  gint64 start = g_get_monotonic_time ();
+  int n = MIN (b->c->repeats, MAX_TIMES);
+
+  round (b);
+  first = (double)(g_get_monotonic_time () - start) * 1e-3;
+  round (b);
+  for (int i = 0; i < n; i++) {
+    start = g_get_monotonic_time ();
+    round (b);
+    times[i] = (double)(g_get_monotonic_time () - start) * 1e-3 / parts;
+  }
+  qsort (times, (size_t)n, sizeof *times, compare);
+  printf ("%-30s ms median %8.2f  best %8.2f  planned %8.0f MiB  nvidia-smi %8.0f MiB  "
+          "start-up %.1f s, first round %.1f s\n",
+      b->c->name, times[n / 2], times[0], mib (planned (b)), smi_mib (), b->start_up,
+      first * 1e-3);
+  fflush (stdout);
+  if (!profile)
+    return;
+  profile_start (flux_model_get_backend (b->model));
+  round (b);
+  profile_stop (flux_model_get_backend (b->model), b->c->name, parts);
+}
+
+/* The same four triples again and again: the loss has to fall at every tenth step. */
+static gboolean
+learn (Bench *b)
+{
+  double before = INFINITY;
+  gboolean falls = TRUE;
+
+  printf ("%s:", b->c->name);
+  for (int i = 0; i < b->c->repeats; i++) {
+    double loss = train_step (b);
+
+    if (i % 10 != 0 && i != b->c->repeats - 1)
+      continue;
+    printf (" %.6f", loss);
+    falls = falls && loss < before;
+    before = loss;
+  }
+  printf ("  %s; planned %.0f MiB, nvidia-smi %.0f MiB\n",
+      falls ? "falls every time" : "DOES NOT FALL", mib (planned (b)), smi_mib ());
+  return falls;
+}
+
+static gboolean
+run_case (const Case *c, gboolean profile)
+{
+  Bench b = {.c = c};
+
+  if (c->kind == FLOOR)
+    return floor_measure (c->name, c->width / 16 * c->height / 16, c->text, c->repeats);
+  open_model (&b);
+  if (c->kind == FORWARD) {
+    open_run (&b);
+    measure (&b, forward, 1, profile);
+    return TRUE;
+  }
+  open_trainer (&b, c->kind == LEARN ? 1e-3 : 1e-4);
+  if (c->kind == LEARN)
+    return learn (&b);
+  measure (&b, train_step, ACCUMULATE, profile);
+  return TRUE;
+}
+
+int
+main (int argc, char **argv)
+{
+  gboolean profile = argc > 1 && strcmp (argv[1], "--profile") == 0, ok = TRUE;
+
+  for (int i = 1 + profile; i < argc; i++) {
+    const Case *c = NULL;
+
+    for (guint j = 0; j < G_N_ELEMENTS (cases); j++)
+      if (strcmp (cases[j].name, argv[i]) == 0)
+        c = &cases[j];
+    if (c == NULL) {
+      fprintf (stderr, "bench-gpu: there is no case '%s'\n", argv[i]);
+      return 2;
+    }
+    ok = run_case (c, profile) && ok;
+  }
+  if (argc > 1 + profile)
+    return ok ? 0 : 1;
+  printf ("usage: bench-gpu [--profile] CASE...\ncases:");
+  for (guint j = 0; j < G_N_ELEMENTS (cases); j++)
+    printf (" %s", cases[j].name);
+  printf ("\n");
+  return 2;
+}

@@ -1,0 +1,235 @@
+/* tests/bench/random-model.c: FLUX.1-dev from random weights, made on the device.
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Twelve thousand million normal numbers would take minutes; a pool of POOL of them,
+ * quantised once, is copied piece by piece from changing places. */
+#include "tests/bench/random-model.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "flux/error.h"
+#include "flux/transformer/transformer-private.h"
+
+enum { POOL = 1 << 24, PIECE = 1 << 22 /* elements, multiples of 64 */ };
+
+typedef struct {
+  fx_backend *b;
+  float *values; /* [POOL] */
+  guint8 *codes; /* NF4 */
+  float *absmax;
+  guint16 *bf16;
+  float *scaled; /* [PIECE / 64] */
+  guint64 state;
+} Pool;
+
+float *
+random_normals (guint32 which, gsize n)
+{
+  float *x = g_new (float, n);
+
+  fx_philox_normal (0, which, 0, 0, x, n);
+  return x;
+}
+
+static Pool *
+pool_new (fx_backend *b)
+{
+  Pool *p = g_new0 (Pool, 1);
+
+  p->b = b;
+  p->values = random_normals (99, POOL);
+  p->codes = g_malloc (POOL / 2);
+  p->absmax = g_new (float, POOL / FX_NF4_BLOCK);
+  p->bf16 = g_new (guint16, POOL);
+  p->scaled = g_new (float, PIECE / FX_NF4_BLOCK);
+  p->state = 1;
+  fx_nf4_quantize (p->values, POOL, p->codes, p->absmax);
+  return p;
+}
+
+static void
+pool_free (Pool *p)
+{
+  g_free (p->values);
+  g_free (p->codes);
+  g_free (p->absmax);
+  g_free (p->bf16);
+  g_free (p->scaled);
+  g_free (p);
+}
+
+/* Where the next piece begins: a multiple of 64. */
+static gsize
+pool_place (Pool *p)
+{
+  p->state = p->state * G_GUINT64_CONSTANT (6364136223846793005) + 1442695040888963407u;
+  return (gsize)((p->state >> 33) % ((POOL - PIECE) / FX_NF4_BLOCK)) * FX_NF4_BLOCK;
+}
+
+/* The whole pool times `deviation`, in bf16. */
+static void
+pool_scale (Pool *p, float deviation)
+{
+  for (gsize i = 0; i < POOL; i++)
+    p->bf16[i] = fx_f32_to_bf16 (p->values[i] * deviation);
+}
+
+static int
+fill_4bit (Pool *p, const fx_weight *w, float deviation)
+{
+  const gsize n = (gsize)(w->n * w->k);
+
+  for (gsize i = 0; i < n; i += PIECE) {
+    gsize count = MIN (PIECE, n - i), from = pool_place (p),
+          blocks = count / FX_NF4_BLOCK;
+
+    FX_TRY (fx_upload (p->b, (guint8 *)w->data + i / 2, p->codes + from / 2, count / 2));
+    for (gsize j = 0; j < blocks; j++)
+      p->scaled[j] = p->absmax[from / FX_NF4_BLOCK + j] * deviation;
+    FX_TRY (fx_upload (
+        p->b, w->absmax + i / FX_NF4_BLOCK, p->scaled, blocks * sizeof (float)));
+  }
+  return FX_OK;
+}
+
+/* The first level as above, then quantised again a tensor at a time. */
+static int
+fill_4bit_double (Pool *p, const fx_weight *w, float deviation)
+{
+  const gsize n = (gsize)(w->n * w->k), blocks = n / FX_NF4_BLOCK;
+  const gsize nested = (blocks + FX_ABSMAX_BLOCK - 1) / FX_ABSMAX_BLOCK;
+  g_autofree float *absmax = g_new (float, blocks), *scales = g_new (float, nested);
+  g_autofree float *offsets = g_new (float, nested);
+  g_autofree guint8 *codes = g_malloc (blocks);
+  float offset;
+
+  for (gsize i = 0; i < n; i += PIECE) {
+    gsize count = MIN (PIECE, n - i), from = pool_place (p);
+
+    FX_TRY (fx_upload (p->b, (guint8 *)w->data + i / 2, p->codes + from / 2, count / 2));
+    for (gsize j = 0; j < count / FX_NF4_BLOCK; j++)
+      absmax[i / FX_NF4_BLOCK + j] = p->absmax[from / FX_NF4_BLOCK + j] * deviation;
+  }
+  fx_absmax_quantize (absmax, blocks, codes, scales, &offset);
+  for (gsize i = 0; i < nested; i++)
+    offsets[i] = offset;
+  FX_TRY (fx_upload (p->b, w->absmax_q, codes, blocks));
+  FX_TRY (fx_upload (p->b, w->absmax2, scales, nested * sizeof (float)));
+  FX_TRY (fx_upload (p->b, w->offset2, offsets, nested * sizeof (float)));
+  return fx_upload (p->b, (void *)w->code8, fx_dynamic_map (true), 256 * sizeof (float));
+}
+
+static int
+fill_floats (Pool *p, const fx_weight *w, float deviation)
+{
+  const gsize n = (gsize)(w->n * w->k), size = fx_dtype_size (w->dtype);
+  g_autofree void *scaled = NULL;
+
+  if (w->dtype == FX_F32) {
+    float *f = scaled = g_new (float, PIECE);
+
+    for (gsize i = 0; i < PIECE; i++)
+      f[i] = p->values[i] * deviation;
+  }
+  for (gsize i = 0; i < n; i += PIECE) {
+    gsize count = MIN (PIECE, n - i);
+
+    FX_TRY (fx_upload (p->b, (guint8 *)w->data + i * size,
+        scaled != NULL ? scaled : (void *)(p->bf16 + pool_place (p)), count * size));
+  }
+  return FX_OK;
+}
+
+static int
+fill (Pool *p, const fx_weight *w)
+{
+  const float deviation = (float)(1 / sqrt ((double)w->k));
+
+  if (w->bias != NULL) {
+    g_assert (w->n <= PIECE / FX_NF4_BLOCK);
+    for (gint64 i = 0; i < w->n; i++)
+      p->scaled[i] = 0.02f * p->values[i];
+    FX_TRY (fx_upload (p->b, (void *)w->bias, p->scaled, (gsize)w->n * sizeof (float)));
+  }
+  switch (w->qtype) {
+    case FX_Q_NF4:
+      return fill_4bit (p, w, deviation);
+    case FX_Q_NF4_DOUBLE:
+      return fill_4bit_double (p, w, deviation);
+    case FX_Q_NONE:
+      pool_scale (p, deviation);
+      return fill_floats (p, w, deviation);
+    default:
+      return fx_error (FX_ERR_UNSUPPORTED, "no random weights of type %d", w->qtype);
+  }
+}
+
+static int
+fill_norm (Pool *p, const float *norm, int n)
+{
+  for (int i = 0; i < n; i++)
+    p->scaled[i] = 1;
+  return fx_upload (p->b, (void *)norm, p->scaled, (gsize)n * sizeof (float));
+}
+
+static int
+fill_all (Pool *p, FluxTransformer *t)
+{
+  const int head = t->config.attention_head_dim;
+
+  FX_TRY (fill (p, &t->x_embedder));
+  FX_TRY (fill (p, &t->context_embedder));
+  FX_TRY (fill (p, &t->norm_out));
+  FX_TRY (fill (p, &t->proj_out));
+  for (int i = 0; i < 3; i++) {
+    const FluxMlp *m = i == 0 ? &t->time : i == 1 ? &t->guidance : &t->text;
+
+    FX_TRY (fill (p, &m->first));
+    FX_TRY (fill (p, &m->second));
+  }
+  for (int i = 0; i < t->config.num_layers; i++) {
+    for (int s = 0; s < FLUX_N_STREAMS; s++) {
+      const FluxDouble *d = &t->doubles[i];
+      const fx_weight *all[] = {
+          &d->mod[s], &d->qkv[s], &d->out[s], &d->fc1[s], &d->fc2[s]};
+
+      for (guint j = 0; j < G_N_ELEMENTS (all); j++)
+        FX_TRY (fill (p, all[j]));
+      FX_TRY (fill_norm (p, d->norm_q[s], head));
+      FX_TRY (fill_norm (p, d->norm_k[s], head));
+    }
+  }
+  for (int i = 0; i < t->config.num_single_layers; i++) {
+    const FluxSingle *s = &t->singles[i];
+    const fx_weight *all[] = {&s->mod, &s->qkv, &s->mlp, &s->out};
+
+    for (guint j = 0; j < G_N_ELEMENTS (all); j++)
+      FX_TRY (fill (p, all[j]));
+    FX_TRY (fill_norm (p, s->norm_q, head));
+    FX_TRY (fill_norm (p, s->norm_k, head));
+  }
+  return fx_sync (p->b);
+}
+
+FluxTransformer *
+random_transformer (fx_backend *b, fx_qtype qtype, GError **error)
+{
+  FluxTransformer *t;
+  FluxConfig c;
+  Pool *pool;
+  int status;
+
+  flux_config_init_dev (&c);
+  t = flux_transformer_new_planned (&c, b, qtype, error);
+  if (t == NULL)
+    return NULL;
+  pool = pool_new (b);
+  status = fill_all (pool, t);
+  pool_free (pool);
+  if (status != FX_OK) {
+    flux_error_from_fx (error, status, "Cannot make random weights");
+    g_clear_pointer (&t, flux_transformer_unref);
+  }
+  return t;
+}

@@ -1,0 +1,15 @@
+/* tests/bench/random-model.h: FLUX.1-dev from random weights, made on the device.
+ * SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include "flux/model.h"
+
+G_BEGIN_DECLS
+
+/* A transformer of FLUX.1-dev's size whose weights are normal with a deviation of
+ * 1 / sqrt (inputs), in qtype. NULL: *error says why. */
+FluxTransformer *random_transformer (fx_backend *b, fx_qtype qtype, GError **error);
+/* n normal numbers that depend on `which` alone. g_free() them. */
+float *random_normals (guint32 which, gsize n);
+
+G_END_DECLS
