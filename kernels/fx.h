@@ -186,13 +186,17 @@ typedef struct {
   int (*gemm) (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w, bool beta);
   /* dx [m, k] = dy [m, n] W; beta 1 accumulates into dx. */
   int (*gemm_dgrad) (fx_backend *b, fx_mat dx, fx_mat dy, const fx_weight *w, bool beta);
-  /* y [m, n] += scale (x [m, k] A^T) B^T; h [m, rank] keeps x A^T in the compute dtype.
-   */
-  int (*lora) (fx_backend *b, fx_mat y, fx_mat h, fx_mat x, const fx_lora *l);
-  /* With dh = scale dy B: dB += scale dy^T h, dA += dh^T x, dx += dh A (dx.p may be
-   * NULL). h is recomputed from x when h.p is NULL. */
+  /* n modules l[0..n) that read the same x [m, k], each on one of the n equal column
+   * parts of y [m, n * outputs] (q, k and v in one matrix): part i of y += scale (x A^T)
+   * B^T. h [m, n * rank] keeps x A^T in the compute dtype, module i's in columns
+   * [i * rank, (i + 1) * rank). The modules have one rank, and all or none of them have
+   * each gradient; their scales may differ. */
+  int (*lora) (fx_backend *b, fx_mat y, fx_mat h, fx_mat x, const fx_lora *l, int n);
+  /* With dh = scale dy B of a module's part of dy: dB += scale dy^T h, dA += dh^T x, and
+   * dx += dh A of all modules (dx.p may be NULL). h is recomputed from x when h.p is
+   * NULL. */
   int (*lora_bwd) (
-      fx_backend *b, fx_mat dx, fx_mat dy, fx_mat x, fx_mat h, const fx_lora *l);
+      fx_backend *b, fx_mat dx, fx_mat dy, fx_mat x, fx_mat h, const fx_lora *l, int n);
 
   /* --- transformer --- */
   /* y = (x - mean) rstd (1 + scale) + shift; stats [rows, 2] = mean, rstd
@@ -412,9 +416,9 @@ int fx_sync (fx_backend *b);
 int fx_expand (fx_backend *b, fx_mat dst, const fx_weight *w);
 int fx_gemm (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w, bool beta);
 int fx_gemm_dgrad (fx_backend *b, fx_mat dx, fx_mat dy, const fx_weight *w, bool beta);
-int fx_lora_fwd (fx_backend *b, fx_mat y, fx_mat h, fx_mat x, const fx_lora *l);
-int
-fx_lora_bwd (fx_backend *b, fx_mat dx, fx_mat dy, fx_mat x, fx_mat h, const fx_lora *l);
+int fx_lora_fwd (fx_backend *b, fx_mat y, fx_mat h, fx_mat x, const fx_lora *l, int n);
+int fx_lora_bwd (
+    fx_backend *b, fx_mat dx, fx_mat dy, fx_mat x, fx_mat h, const fx_lora *l, int n);
 int fx_adaln (fx_backend *b, fx_mat y, float *stats, fx_mat x, const float *shift,
     const float *scale, float eps);
 int fx_adaln_bwd (fx_backend *b, fx_mat dx, fx_mat dy, fx_mat x, const float *stats,

@@ -2,6 +2,8 @@
  * SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "flux/transformer/transformer-private.h"
 
+enum { MAX_PARTS = 3 }; /* q, k and v */
+
 gboolean
 flux_is_trained (FluxRun *r, guint slot)
 {
@@ -14,27 +16,81 @@ flux_is_trained (FluxRun *r, guint slot)
   return FALSE;
 }
 
-static int
-adapters (FluxRun *r, fx_mat y, fx_mat x, guint slot)
+/* An adapter's modules on the n slots from `slot` on as one group of the kernels, which
+ * reads x once for all of them; FALSE when one is missing or they do not match. */
+static gboolean
+is_group (FluxLora *lora, guint slot, guint n, fx_lora *group)
 {
-  for (guint i = 0; i < r->n_loras; i++) {
-    const fx_lora *m = flux_lora_module (r->loras[i], slot);
+  for (guint i = 0; i < n; i++) {
+    const fx_lora *m = flux_lora_module (lora, slot + i);
 
-    if (m != NULL)
-      FX_TRY (
-          fx_lora_fwd (r->b, y, fx_cols (fx_rows (r->h, 0, x.rows), 0, m->rank), x, m));
+    if (m == NULL)
+      return FALSE;
+    group[i] = *m;
+    if (m->rank != group[0].rank || (m->da == NULL) != (group[0].da == NULL) ||
+        (m->db == NULL) != (group[0].db == NULL))
+      return FALSE;
+  }
+  return TRUE;
+}
+
+static int
+run_group (FluxRun *r, fx_mat y, fx_mat x, const fx_lora *group, guint n)
+{
+  fx_mat h = fx_cols (fx_rows (r->h, 0, x.rows), 0, n * (gint64)group->rank);
+
+  return fx_lora_fwd (r->b, y, h, x, group, (int)n);
+}
+
+static int
+run_group_bwd (FluxRun *r, fx_mat dx, fx_mat dy, fx_mat x, const fx_lora *group, guint n)
+{
+  if (group->da == NULL && dx.p == NULL)
+    return FX_OK;
+  return fx_lora_bwd (r->b, dx, dy, x, flux_none (), group, (int)n);
+}
+
+/* The adapters on the n equal column parts of y, whose slots follow each other. */
+static int
+adapters (FluxRun *r, fx_mat y, fx_mat x, guint slot, guint n)
+{
+  const gint64 part = y.cols / n;
+
+  for (guint i = 0; i < r->n_loras; i++) {
+    fx_lora group[MAX_PARTS];
+
+    if (is_group (r->loras[i], slot, n, group)) {
+      FX_TRY (run_group (r, y, x, group, n));
+      continue;
+    }
+    for (guint j = 0; j < n; j++) {
+      const fx_lora *m = flux_lora_module (r->loras[i], slot + j);
+
+      if (m != NULL)
+        FX_TRY (run_group (r, fx_cols (y, j * part, part), x, m, 1));
+    }
   }
   return FX_OK;
 }
 
 static int
-adapters_bwd (FluxRun *r, fx_mat dx, fx_mat dy, fx_mat x, guint slot)
+adapters_bwd (FluxRun *r, fx_mat dx, fx_mat dy, fx_mat x, guint slot, guint n)
 {
-  for (guint i = 0; i < r->n_loras; i++) {
-    const fx_lora *m = flux_lora_module (r->loras[i], slot);
+  const gint64 part = dy.cols / n;
 
-    if (m != NULL && (m->da != NULL || dx.p != NULL))
-      FX_TRY (fx_lora_bwd (r->b, dx, dy, x, flux_none (), m));
+  for (guint i = 0; i < r->n_loras; i++) {
+    fx_lora group[MAX_PARTS];
+
+    if (is_group (r->loras[i], slot, n, group)) {
+      FX_TRY (run_group_bwd (r, dx, dy, x, group, n));
+      continue;
+    }
+    for (guint j = 0; j < n; j++) {
+      const fx_lora *m = flux_lora_module (r->loras[i], slot + j);
+
+      if (m != NULL)
+        FX_TRY (run_group_bwd (r, dx, fx_cols (dy, j * part, part), x, m, 1));
+    }
   }
   return FX_OK;
 }
@@ -43,18 +99,14 @@ int
 flux_linear (FluxRun *r, fx_mat y, fx_mat x, const fx_weight *w, guint slot)
 {
   FX_TRY (fx_gemm (r->b, y, x, w, false));
-  return adapters (r, y, x, slot);
+  return adapters (r, y, x, slot, 1);
 }
 
 int
 flux_linear_qkv (FluxRun *r, fx_mat qkv, fx_mat x, const fx_weight *w, guint slot)
 {
-  gint64 dim = qkv.cols / 3;
-
   FX_TRY (fx_gemm (r->b, qkv, x, w, false));
-  for (guint i = 0; i < 3; i++)
-    FX_TRY (adapters (r, fx_cols (qkv, i * dim, dim), x, slot + i));
-  return FX_OK;
+  return adapters (r, qkv, x, slot, 3);
 }
 
 int
@@ -63,18 +115,14 @@ flux_linear_bwd (FluxRun *r, fx_mat dx, fx_mat dy, fx_mat x, const fx_weight *w,
 {
   if (dx.p != NULL)
     FX_TRY (fx_gemm_dgrad (r->b, dx, dy, w, beta));
-  return adapters_bwd (r, dx, dy, x, slot);
+  return adapters_bwd (r, dx, dy, x, slot, 1);
 }
 
 int
 flux_linear_qkv_bwd (
     FluxRun *r, fx_mat dx, fx_mat dqkv, fx_mat x, const fx_weight *w, guint slot)
 {
-  gint64 dim = dqkv.cols / 3;
-
   if (dx.p != NULL)
     FX_TRY (fx_gemm_dgrad (r->b, dx, dqkv, w, false));
-  for (guint i = 0; i < 3; i++)
-    FX_TRY (adapters_bwd (r, dx, fx_cols (dqkv, i * dim, dim), x, slot + i));
-  return FX_OK;
+  return adapters_bwd (r, dx, dqkv, x, slot, 3);
 }

@@ -91,7 +91,7 @@ struct _FluxRun {
   fx_mat qk;                 /* [S, 2 D] after norm and RoPE */
   fx_mat cat;                /* [S, 5 D] attention | GELU */
   fx_mat y;                  /* [S, D] what a gate adds */
-  fx_mat h;                  /* [S, rank] */
+  fx_mat h;                  /* [S, 3 rank] */
   float *stats, *stats2;     /* [S, 2] */
   float *final_stats;        /* [I, 2] */
   float *rstd;               /* [S, 2 H] */

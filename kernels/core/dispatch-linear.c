@@ -39,38 +39,54 @@ fx_gemm_dgrad (fx_backend *b, fx_mat dx, fx_mat dy, const fx_weight *w, bool bet
   return b->ops->gemm_dgrad (b, dx, dy, w, beta);
 }
 
+/* n modules that can be one group on the columns of out (y or dy). */
 static int
-check_lora (const char *op, const fx_lora *l)
+check_lora (const char *op, const fx_lora *l, int n, const char *name, fx_mat out)
 {
   FX_TRY (fx_check_pointer (op, "the LoRA module", l));
-  FX_TRY (fx_check_pointer (op, "A of the LoRA module", l->a));
-  FX_TRY (fx_check_pointer (op, "B of the LoRA module", l->b));
-  if (l->rank < 1)
-    return fx_error (FX_ERR_SHAPE, "%s: a LoRA module of rank %d", op, l->rank);
+  if (n < 1)
+    return fx_error (FX_ERR_SHAPE, "%s: a group of %d LoRA modules", op, n);
+  if (out.cols % n != 0)
+    return fx_error (FX_ERR_SHAPE,
+        "%s: the %" PRId64 " columns of %s are not %d equal parts", op, out.cols, name,
+        n);
+  for (int i = 0; i < n; i++) {
+    FX_TRY (fx_check_pointer (op, "A of the LoRA module", l[i].a));
+    FX_TRY (fx_check_pointer (op, "B of the LoRA module", l[i].b));
+    if (l[i].rank < 1)
+      return fx_error (FX_ERR_SHAPE, "%s: a LoRA module of rank %d", op, l[i].rank);
+    if (l[i].rank != l[0].rank)
+      return fx_error (FX_ERR_SHAPE, "%s: LoRA modules of ranks %d and %d in one group",
+          op, l[0].rank, l[i].rank);
+    if ((l[i].da == NULL) != (l[0].da == NULL) || (l[i].db == NULL) != (l[0].db == NULL))
+      return fx_error (
+          FX_ERR_SHAPE, "%s: trained and frozen LoRA modules in one group", op);
+  }
   return FX_OK;
 }
 
 int
-fx_lora_fwd (fx_backend *b, fx_mat y, fx_mat h, fx_mat x, const fx_lora *l)
+fx_lora_fwd (fx_backend *b, fx_mat y, fx_mat h, fx_mat x, const fx_lora *l, int n)
 {
   FX_CHECK_OP (lora, b);
-  FX_TRY (check_lora ("lora", l));
+  FX_TRY (check_lora ("lora", l, n, "y", y));
   FX_TRY (fx_check_act (b, "lora", "x", x));
   FX_TRY (fx_check_act_dims (b, "lora", "y", y, x.rows, y.cols));
-  FX_TRY (fx_check_act_dims (b, "lora", "h", h, x.rows, l->rank));
-  return b->ops->lora (b, y, h, x, l);
+  FX_TRY (fx_check_act_dims (b, "lora", "h", h, x.rows, n * (int64_t)l->rank));
+  return b->ops->lora (b, y, h, x, l, n);
 }
 
 int
-fx_lora_bwd (fx_backend *b, fx_mat dx, fx_mat dy, fx_mat x, fx_mat h, const fx_lora *l)
+fx_lora_bwd (
+    fx_backend *b, fx_mat dx, fx_mat dy, fx_mat x, fx_mat h, const fx_lora *l, int n)
 {
   FX_CHECK_OP (lora_bwd, b);
-  FX_TRY (check_lora ("lora_bwd", l));
+  FX_TRY (check_lora ("lora_bwd", l, n, "dy", dy));
   FX_TRY (fx_check_act (b, "lora_bwd", "x", x));
   FX_TRY (fx_check_act_dims (b, "lora_bwd", "dy", dy, x.rows, dy.cols));
   if (dx.p != NULL)
     FX_TRY (fx_check_act_dims (b, "lora_bwd", "dx", dx, x.rows, x.cols));
   if (h.p != NULL)
-    FX_TRY (fx_check_act_dims (b, "lora_bwd", "h", h, x.rows, l->rank));
-  return b->ops->lora_bwd (b, dx, dy, x, h, l);
+    FX_TRY (fx_check_act_dims (b, "lora_bwd", "h", h, x.rows, n * (int64_t)l->rank));
+  return b->ops->lora_bwd (b, dx, dy, x, h, l, n);
 }

@@ -68,8 +68,8 @@ plan_destroy (fx_backend *b)
 /* clang-format off */
 NOTHING (expand, fx_mat dst, const fx_weight *w)
 NOTHING (gemm, fx_mat y, fx_mat x, const fx_weight *w, bool beta)
-NOTHING (lora, fx_mat y, fx_mat h, fx_mat x, const fx_lora *l)
-NOTHING (lora_bwd, fx_mat dx, fx_mat dy, fx_mat x, fx_mat h, const fx_lora *l)
+NOTHING (lora, fx_mat y, fx_mat h, fx_mat x, const fx_lora *l, int n)
+NOTHING (lora_bwd, fx_mat dx, fx_mat dy, fx_mat x, fx_mat h, const fx_lora *l, int n)
 NOTHING (adaln, fx_mat y, float *stats, fx_mat x, const float *shift, const float *scale,
     float eps)
 NOTHING (adaln_bwd, fx_mat dx, fx_mat dy, fx_mat x, const float *stats,

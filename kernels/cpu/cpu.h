@@ -96,9 +96,9 @@ int fx_cpu_expand (fx_backend *b, fx_mat dst, const fx_weight *w);
 int fx_cpu_gemm (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w, bool beta);
 int
 fx_cpu_gemm_dgrad (fx_backend *b, fx_mat dx, fx_mat dy, const fx_weight *w, bool beta);
-int fx_cpu_lora (fx_backend *b, fx_mat y, fx_mat h, fx_mat x, const fx_lora *l);
+int fx_cpu_lora (fx_backend *b, fx_mat y, fx_mat h, fx_mat x, const fx_lora *l, int n);
 int fx_cpu_lora_bwd (
-    fx_backend *b, fx_mat dx, fx_mat dy, fx_mat x, fx_mat h, const fx_lora *l);
+    fx_backend *b, fx_mat dx, fx_mat dy, fx_mat x, fx_mat h, const fx_lora *l, int n);
 int fx_cpu_adaln (fx_backend *b, fx_mat y, float *stats, fx_mat x, const float *shift,
     const float *scale, float eps);
 int fx_cpu_adaln_bwd (fx_backend *b, fx_mat dx, fx_mat dy, fx_mat x, const float *stats,

@@ -2,7 +2,8 @@
  * LoRA modules: y += scale (x A^T) B^T, and its gradients.
  *
  * Ranks are small, so everything runs along the features: B is first transposed into
- * [rank, n], and each pass reads x or dy once per few ranks. */
+ * [rank, n], and each pass reads x or dy once per few ranks. A group goes module by
+ * module: x stays in the caches, and the bits are those of single modules. */
 #include "cpu.h"
 #include "simd.h"
 
@@ -97,10 +98,9 @@ lora_rows (void *arg, int64_t begin, int64_t end)
   }
 }
 
-int
-fx_cpu_lora (fx_backend *b, fx_mat y, fx_mat h, fx_mat x, const fx_lora *l)
+static int
+forward_one (fx_cpu *cpu, fx_mat y, fx_mat h, fx_mat x, const fx_lora *l)
 {
-  fx_cpu *cpu = fx_cpu_of (b);
   lora_job job = {.y = y, .h = h, .x = x, .l = l};
   float *bt;
 
@@ -108,6 +108,17 @@ fx_cpu_lora (fx_backend *b, fx_mat y, fx_mat h, fx_mat x, const fx_lora *l)
   job.bt = bt;
   fx_pool_run (cpu->pool, x.rows, fx_cpu_grain ((x.cols + y.cols) * l->rank, WORK),
       lora_rows, &job);
+  return FX_OK;
+}
+
+int
+fx_cpu_lora (fx_backend *b, fx_mat y, fx_mat h, fx_mat x, const fx_lora *l, int n)
+{
+  int64_t part = y.cols / n;
+
+  for (int i = 0; i < n; i++)
+    FX_TRY (forward_one (fx_cpu_of (b), fx_cols (y, i * part, part),
+        fx_cols (h, i * (int64_t)l->rank, l->rank), x, l + i));
   return FX_OK;
 }
 
@@ -186,11 +197,9 @@ gradient_strips (void *arg, int64_t begin, int64_t end)
   }
 }
 
-int
-fx_cpu_lora_bwd (
-    fx_backend *b, fx_mat dx, fx_mat dy, fx_mat x, fx_mat h, const fx_lora *l)
+static int
+backward_one (fx_cpu *cpu, fx_mat dx, fx_mat dy, fx_mat x, fx_mat h, const fx_lora *l)
 {
-  fx_cpu *cpu = fx_cpu_of (b);
   lora_job job = {.y = dy, .h = h, .x = x, .dx = dx, .l = l};
   int64_t strips = (x.cols + STRIP - 1) / STRIP + (dy.cols + STRIP - 1) / STRIP;
   float *bt;
@@ -209,5 +218,17 @@ fx_cpu_lora_bwd (
       backward_rows, &job);
   fx_pool_run (cpu->pool, strips, fx_cpu_grain (x.rows * STRIP * l->rank, WORK),
       gradient_strips, &job);
+  return FX_OK;
+}
+
+int
+fx_cpu_lora_bwd (
+    fx_backend *b, fx_mat dx, fx_mat dy, fx_mat x, fx_mat h, const fx_lora *l, int n)
+{
+  int64_t part = dy.cols / n;
+
+  for (int i = 0; i < n; i++)
+    FX_TRY (backward_one (fx_cpu_of (b), dx, fx_cols (dy, i * part, part), x,
+        h.p == NULL ? h : fx_cols (h, i * (int64_t)l->rank, l->rank), l + i));
   return FX_OK;
 }

@@ -83,9 +83,9 @@ int fxc_expand (fx_backend *b, fx_mat dst, const fx_weight *w);
 int fxc_gemm (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w, bool beta);
 int fxc_gemm_dgrad (fx_backend *b, fx_mat dx, fx_mat dy, const fx_weight *w, bool beta);
 int fxc_gemv (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w, bool beta);
-int fxc_lora (fx_backend *b, fx_mat y, fx_mat h, fx_mat x, const fx_lora *l);
-int
-fxc_lora_bwd (fx_backend *b, fx_mat dx, fx_mat dy, fx_mat x, fx_mat h, const fx_lora *l);
+int fxc_lora (fx_backend *b, fx_mat y, fx_mat h, fx_mat x, const fx_lora *l, int n);
+int fxc_lora_bwd (
+    fx_backend *b, fx_mat dx, fx_mat dy, fx_mat x, fx_mat h, const fx_lora *l, int n);
 int fxc_adaln (fx_backend *b, fx_mat y, float *stats, fx_mat x, const float *shift,
     const float *scale, float eps);
 int fxc_adaln_bwd (fx_backend *b, fx_mat dx, fx_mat dy, fx_mat x, const float *stats,

@@ -4,135 +4,7 @@
  *   gpu-ops MODULE      exit status 1 when an op is beyond its bound
  *
  * Fresh random inputs, odd sizes, poisoned outputs; NMSE = sum (a - b)^2 / sum b^2. */
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "kernels/fx.h"
-
-typedef struct {
-  fx_backend *b;
-  fx_dtype type;
-} side;
-
-static uint32_t counter;
-static int n_failed;
-
-/* Values that every compute dtype holds exactly as bf16 holds them. */
-static float *
-draw (size_t n, float scale)
-{
-  float *v = malloc (n * sizeof *v);
-
-  fx_philox_normal (1234, counter++, 0, 0, v, n);
-  for (size_t i = 0; i < n; i++)
-    v[i] = fx_bf16_to_f32 (fx_f32_to_bf16 (v[i] * scale));
-  return v;
-}
-
-static void *
-put_bytes (side s, const void *host, size_t bytes)
-{
-  void *p = NULL;
-
-  if (s.b->ops->alloc (s.b, bytes, &p) != FX_OK ||
-      fx_upload (s.b, p, host, bytes) != FX_OK) {
-    fprintf (stderr, "%s\n", fx_error_message ());
-    exit (2);
-  }
-  return p;
-}
-
-/* host: dense [rows, cols]; on the backend rows are `pad` elements longer. */
-static fx_mat
-put (side s, const float *host, int64_t rows, int64_t cols, int64_t pad)
-{
-  int64_t ld = cols + pad;
-  float *wide = calloc ((size_t)(rows * ld), sizeof *wide);
-  void *bytes = malloc ((size_t)(rows * ld) * 4);
-  fx_mat m;
-
-  for (int64_t r = 0; r < rows; r++)
-    memcpy (wide + r * ld, host + r * cols, (size_t)cols * sizeof *wide);
-  fx_convert (bytes, s.type, wide, FX_F32, (size_t)(rows * ld));
-  m = fx_mat_new (put_bytes (s, bytes, (size_t)(rows * ld) * fx_dtype_size (s.type)),
-      rows, cols, s.type);
-  m.ld = ld;
-  free (wide);
-  free (bytes);
-  return m;
-}
-
-static fx_mat
-poisoned (side s, int64_t rows, int64_t cols, int64_t pad)
-{
-  float *nan_ = malloc ((size_t)(rows * cols) * sizeof *nan_);
-  fx_mat m;
-
-  for (int64_t i = 0; i < rows * cols; i++)
-    nan_[i] = NAN;
-  m = put (s, nan_, rows, cols, pad);
-  free (nan_);
-  return m;
-}
-
-static float *
-get (side s, fx_mat m)
-{
-  size_t n = (size_t)(m.rows * m.ld);
-  void *bytes = malloc (n * 4);
-  float *wide = malloc (n * sizeof *wide), *out = malloc ((size_t)(m.rows * m.cols) * 4);
-
-  if (fx_download (s.b, bytes, m.p, n * fx_dtype_size (m.dtype)) != FX_OK)
-    fprintf (stderr, "%s\n", fx_error_message ());
-  fx_convert (wide, FX_F32, bytes, m.dtype, n);
-  for (int64_t r = 0; r < m.rows; r++)
-    memcpy (out + r * m.cols, wide + r * m.ld, (size_t)m.cols * sizeof *out);
-  free (bytes);
-  free (wide);
-  return out;
-}
-
-static void
-compare (const char *name, const float *a, const float *b, size_t n, double bound)
-{
-  double num = 0, den = 0;
-
-  for (size_t i = 0; i < n; i++) {
-    num += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
-    den += (double)b[i] * b[i];
-  }
-  num = den > 0 ? num / den : num;
-  if (!(num <= bound)) {
-    n_failed++;
-    printf ("FAIL %-34s NMSE %.3g  bound %.3g\n", name, num, bound);
-  } else {
-    printf ("ok   %-34s NMSE %.3g\n", name, num);
-  }
-}
-
-/* Runs `body` (which sets result from side s) on both and compares. */
-#define BOTH(label, rows, cols, bound, ...)                                              \
-  do {                                                                                   \
-    float *results_[2] = {NULL, NULL};                                                   \
-    for (int i_ = 0; i_ < 2; i_++) {                                                     \
-      side s = i_ ? cpu : gpu;                                                           \
-      fx_mat result = {0};                                                               \
-      int st_ = FX_OK;                                                                   \
-      __VA_ARGS__;                                                                       \
-      if (st_ != FX_OK || fx_sync (s.b) != FX_OK) {                                      \
-        printf ("FAIL %s on %s: %s\n", label, s.b->name, fx_error_message ());           \
-        n_failed++;                                                                      \
-        break;                                                                           \
-      }                                                                                  \
-      results_[i_] = get (s, result);                                                    \
-    }                                                                                    \
-    if (results_[0] && results_[1])                                                      \
-      compare (label, results_[0], results_[1], (size_t)((rows) * (cols)), bound);       \
-    free (results_[0]);                                                                  \
-    free (results_[1]);                                                                  \
-  } while (0)
+#include "gpu-ops.h"
 
 static fx_weight
 nf4 (side s, const float *w, int64_t n, int64_t k, bool twice, const float *bias)
@@ -171,7 +43,7 @@ linear_ops (side gpu, side cpu, double bound)
   const int64_t m = 77, n = 192, k = 320;
   float *x = draw (m * k, 1), *w = draw (n * k, .05f), *bias = draw (n, 1),
         *dy = draw (m * n, 1);
-  float *a = draw (6 * k, .1f), *bb = draw (n * 6, .1f), *y0 = draw (m * n, 1);
+  float *y0 = draw (m * n, 1);
 
   for (int twice = 0; twice < 2; twice++) {
     BOTH (twice ? "expand nf4-double" : "expand nf4", n, k, 0, {
@@ -200,27 +72,87 @@ linear_ops (side gpu, side cpu, double bound)
     result = poisoned (s, m, k, 0);
     st_ = fx_gemm_dgrad (s.b, result, put (s, dy, m, n, 64), &v, false);
   });
-  BOTH ("lora", m, n, bound, {
-    fx_lora l = {
-        put_bytes (s, a, 6 * k * 4), put_bytes (s, bb, n * 6 * 4), NULL, NULL, 6, .7f};
-    result = put (s, y0, m, n, 0);
-    st_ = fx_lora_fwd (s.b, result, poisoned (s, m, 6, 0), put (s, x, m, k, 0), &l);
-  });
-  for (int what = 0; what < 3; what++) {
-    static const char *const names[3] = {"lora_bwd dx", "lora_bwd dA", "lora_bwd dB"};
-    int64_t rows[3] = {m, 6, n}, cols[3] = {k, k, 6};
+}
 
-    BOTH (names[what], rows[what], cols[what], bound, {
-      float *zeros = calloc (1, (size_t)(6 * (n + k)) * 4);
-      fx_lora l = {put_bytes (s, a, 6 * k * 4), put_bytes (s, bb, n * 6 * 4),
-          put_bytes (s, zeros, 6 * k * 4), put_bytes (s, zeros, n * 6 * 4), 6, .7f};
-      fx_mat dx = put (s, x, m, k, 0), none = {NULL, 0, 0, 0, s.type};
-      st_ = fx_lora_bwd (s.b, dx, put (s, dy, m, n, 0), put (s, x, m, k, 0), none, &l);
-      result = what == 0   ? dx
-               : what == 1 ? fx_mat_new (l.da, 6, k, FX_F32)
-                           : fx_mat_new (l.db, n, 6, FX_F32);
-      free (zeros);
-    });
+typedef struct {
+  int64_t m, k, part, pad; /* part: columns of y for each module */
+  int n, rank;
+} group;
+
+/* The n modules' tensor as one: [n * each], their parts in p. */
+static fx_mat
+stacked (side s, const float *host, int n, int64_t each, float **p)
+{
+  fx_mat all = fx_mat_new (put_bytes (s, host, (size_t)(n * each) * 4), n, each, FX_F32);
+
+  for (int i = 0; i < n; i++)
+    p[i] = (float *)all.p + i * each;
+  return all;
+}
+
+/* out: y, h, dx, dA, dB; host: x, y, dy, dx, A, B, dA, dB. */
+static void
+run_group (side s, const group *g, float *const *host, bool keep, float **out)
+{
+  const int64_t a = g->rank * g->k, b = g->part * g->rank, cols = g->n * g->part;
+  float *p[4][3];
+  fx_lora l[3];
+  fx_mat x = put (s, host[0], g->m, g->k, g->pad), y = put (s, host[1], g->m, cols, 0),
+         dy = put (s, host[2], g->m, cols, g->pad),
+         dx = put (s, host[3], g->m, g->k, g->pad);
+  fx_mat h = poisoned (s, g->m, (int64_t)g->n * g->rank, 0), none = {.dtype = s.type};
+  fx_mat all[9] = {y, h, dx, stacked (s, host[6], g->n, a, p[0]),
+      stacked (s, host[7], g->n, b, p[1]), stacked (s, host[4], g->n, a, p[2]),
+      stacked (s, host[5], g->n, b, p[3]), x, dy};
+
+  for (int i = 0; i < g->n; i++)
+    l[i] = (fx_lora){p[2][i], p[3][i], p[0][i], p[1][i], g->rank, .7f + .3f * (float)i};
+  if (fx_lora_fwd (s.b, y, h, x, l, g->n) != FX_OK ||
+      fx_lora_bwd (s.b, dx, dy, x, keep ? h : none, l, g->n) != FX_OK) {
+    printf ("FAIL lora on %s: %s\n", s.b->name, fx_error_message ());
+    n_failed++;
+  }
+  for (int i = 0; i < 5; i++)
+    out[i] = get (s, all[i]);
+  for (int i = 0; i < 9; i++)
+    s.b->ops->free (
+        s.b, all[i].p, (size_t)(all[i].rows * all[i].ld) * fx_dtype_size (all[i].dtype));
+}
+
+static void
+lora_ops (side gpu, side cpu, double bound)
+{
+  static const group groups[] = {{77, 320, 192, 0, 1, 6}, {77, 320, 192, 8, 3, 4},
+      {130, 65, 33, 3, 3, 5}, {600, 264, 520, 0, 3, 16}, {40, 64, 56, 0, 2, 21},
+      {77, 3072, 3072, 0, 1, 4}, {77, 3072, 3072, 0, 3, 4}, {77, 3072, 3072, 0, 3, 16},
+      {1613, 3072, 3072, 0, 1, 4}, {1613, 3072, 3072, 0, 3, 4},
+      {1613, 3072, 3072, 0, 3, 16}};
+
+  for (size_t i = 0; i < 2 * sizeof groups / sizeof *groups; i++) {
+    static const char *const names[5] = {"y", "h", "dx", "dA", "dB"};
+    const group *g = &groups[i / 2];
+    const int64_t xs = g->m * g->k, ys = g->m * g->part * g->n,
+                  hs = g->m * g->n * g->rank, as = g->n * g->rank * g->k,
+                  bs = g->n * g->rank * g->part;
+    const int64_t sizes[8] = {xs, ys, ys, xs, as, bs, as, bs},
+                  made[5] = {ys, hs, xs, as, bs};
+    float *host[8], *out[2][5];
+
+    for (int j = 0; j < 8; j++)
+      host[j] = draw ((size_t)sizes[j], j == 4 || j == 5 ? .1f : 1);
+    run_group (gpu, g, host, i % 2, out[0]);
+    run_group (cpu, g, host, i % 2, out[1]);
+    for (int j = 0; j < 5; j++) {
+      char name[64];
+
+      snprintf (name, sizeof name, "lora %s %dx r%d, %d x %d%s", names[j], g->n, g->rank,
+          (int)g->m, (int)g->k, i % 2 ? ", h kept" : "");
+      compare (name, out[0][j], out[1][j], (size_t)made[j], bound);
+      free (out[0][j]);
+      free (out[1][j]);
+    }
+    for (int j = 0; j < 8; j++)
+      free (host[j]);
   }
 }
 
@@ -447,6 +379,7 @@ main (int argc, char **argv)
     }
     printf ("== %s\n", fx_dtype_name (type));
     linear_ops (gpu, cpu, bound);
+    lora_ops (gpu, cpu, bound);
     block_ops (gpu, cpu, bound);
     attention_ops (gpu, cpu, bound, 3, 64, 96);
     attention_ops (gpu, cpu, bound, 2, 128, 203);

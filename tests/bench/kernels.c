@@ -90,14 +90,14 @@ static int
 run_lora (bench *s)
 {
   return fx_lora_fwd (s->b, view (s->c, s->m, D), view (s->d, s->m, s->lora.rank),
-      view (s->a, s->m, D), &s->lora);
+      view (s->a, s->m, D), &s->lora, 1);
 }
 
 static int
 run_lora_bwd (bench *s)
 {
   return fx_lora_bwd (s->b, view (s->e, s->m, D), view (s->c, s->m, D),
-      view (s->a, s->m, D), view (s->d, s->m, s->lora.rank), &s->lora);
+      view (s->a, s->m, D), view (s->d, s->m, s->lora.rank), &s->lora, 1);
 }
 
 static int

@@ -144,6 +144,61 @@ test_gradients_add_to_what_is_there (Fixture *f, gconstpointer data)
   g_assert_cmpfloat (test_relative (twice, once, n), <=, 1e-5);
 }
 
+/* q, k and v go to the kernels as one group, q and k alone one by one: the same when v
+ * has no effect. */
+static void
+test_group_equals_its_modules (Fixture *f, gconstpointer data)
+{
+  FluxLora *loras[2] = {test_adapter (f->t, 1, 3, "to_q,to_k,to_v", TRUE),
+      test_adapter (f->t, 2, 3, "to_q,to_k", TRUE)};
+  const FluxLoraTensor *tensors[2];
+  float *gradients[2];
+  guint n[2], shared = 0;
+
+  for (int i = 0; i < 2; i++)
+    tensors[i] = flux_lora_get_tensors (loras[i], &n[i]);
+  g_assert_cmpuint (n[0] * 2, ==, n[1] * 3);
+  for (guint i = 0; i < n[0]; i++) {
+    const FluxLoraTensor *t = &tensors[0][i];
+    float *p = flux_lora_parameters (loras[0]) + t->offset;
+    g_autofree float *values = test_download (f->t, p, t->n_elements);
+
+    if (!g_str_has_suffix (flux_lora_get_slot (loras[0], t->slot)->name, "to_v"))
+      g_assert_cmpint (
+          fx_upload (f->b, flux_lora_parameters (loras[1]) + tensors[1][shared++].offset,
+              values, t->n_elements * sizeof (float)),
+          ==, FX_OK);
+    else if (t->is_b)
+      g_assert_cmpint (fx_zero (f->b, p, t->n_elements * sizeof (float)), ==, FX_OK);
+  }
+  for (int i = 0; i < 2; i++) {
+    g_autoptr (GError) error = NULL;
+    g_autoptr (FluxRun) flux_run = flux_run_new (
+        f->t, FLUX_RUN_RECOMPUTE, MAX_TEXT, MAX_IMAGE, 1, &loras[i], 1, &error);
+    double loss;
+
+    g_assert_no_error (error);
+    flux_run_gradients (flux_run, &f->micros[0].micro, 1, 1, TRUE, &loss, &error);
+    g_assert_no_error (error);
+    gradients[i] =
+        test_download (f->t, flux_lora_gradients (loras[i]), flux_lora_n_flat (loras[i]));
+  }
+  shared = 0;
+  for (guint i = 0; i < n[0]; i++) {
+    const FluxLoraTensor *t = &tensors[0][i];
+    const gsize bytes = t->n_elements * sizeof (float);
+
+    if (!g_str_has_suffix (flux_lora_get_slot (loras[0], t->slot)->name, "to_v"))
+      g_assert_cmpmem (gradients[0] + t->offset, bytes,
+          gradients[1] + tensors[1][shared++].offset, bytes);
+  }
+  g_assert_cmpuint (shared, ==, n[1]);
+  for (int i = 0; i < 2; i++) {
+    flux_lora_free (loras[i]);
+    g_free (gradients[i]);
+  }
+}
+
 /* A module high up: the blocks below get no backward, and its gradients are those that it
  * has in company. */
 static void
@@ -320,6 +375,7 @@ main (int argc, char **argv)
       {"layer-by-layer-equals-sequential", test_layer_by_layer_equals_sequential},
       {"sizes-mix-in-one-window", test_sizes_mix_in_one_window},
       {"gradients-add-to-what-is-there", test_gradients_add_to_what_is_there},
+      {"group-equals-its-modules", test_group_equals_its_modules},
       {"backward-stops-at-the-lowest-module", test_backward_stops_at_the_lowest_module},
       {"forward-is-that-of-training", test_forward_is_that_of_training},
       {"sample-too-large", test_sample_too_large},

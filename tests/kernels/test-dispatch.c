@@ -44,9 +44,10 @@ test_shapes (void)
   w.k = 32;
   expect (fx_expand (b, x, &w), FX_ERR_SHAPE, "whole blocks of 64");
   expect (fx_gemm_dgrad (b, x, x, &w, false), FX_ERR_SHAPE, "gemm_dgrad:");
-  expect (fx_lora_fwd (b, y, y, x, &l), FX_ERR_SHAPE, "rank 0");
+  expect (fx_lora_fwd (b, y, y, x, &l, 1), FX_ERR_SHAPE, "rank 0");
   l.rank = 2;
-  expect (fx_lora_fwd (b, y, y, x, &l), FX_ERR_SHAPE, "h is [16, 32], must be [16, 2]");
+  expect (
+      fx_lora_fwd (b, y, y, x, &l, 1), FX_ERR_SHAPE, "h is [16, 32], must be [16, 2]");
   expect (fx_adaln (b, y, NULL, x, f, f, 0), FX_ERR_SHAPE, "adaln: y is [16, 32]");
   expect (fx_adaln (b, x, NULL, x, NULL, f, 0), FX_ERR_SHAPE, "adaln: shift is NULL");
   expect (fx_qknorm_rope (b, x, NULL, x, f, f, &rope, 0, 16, 0), FX_ERR_SHAPE,
