@@ -93,9 +93,9 @@ fxc_act (fx_backend *b, fx_mat y, fx_mat x, fx_mat mul, fx_act kind)
 #define FORWARD(K)                                                                       \
   do {                                                                                   \
     if (mul.p != NULL)                                                                   \
-      fxc_map<T> (c, y, x, mul, forward<K, true> ());                                    \
+      fxc_map<T, T, T> (c, y, x, mul, forward<K, true> ());                              \
     else                                                                                 \
-      fxc_map<T> (c, y, x, mul, forward<K, false> ());                                   \
+      fxc_map<T, T, T> (c, y, x, mul, forward<K, false> ());                             \
   } while (0)
   FXC_WITH_TYPE (c, x.dtype, {EACH_KIND (FORWARD)})
   FXC_LAUNCHED (c, "act");
@@ -106,7 +106,7 @@ fxc_act_bwd (fx_backend *b, fx_mat dx, fx_mat dy, fx_mat x, fx_act kind)
 {
   fx_cuda *c = fxc (b);
 
-#define BACKWARD(K) fxc_map<T> (c, dx, dy, x, backward<K> ())
+#define BACKWARD(K) fxc_map<T, T, T> (c, dx, dy, x, backward<K> ())
   FXC_WITH_TYPE (c, x.dtype, {EACH_KIND (BACKWARD)})
   FXC_LAUNCHED (c, "act_bwd");
 }

@@ -8,18 +8,18 @@
 
 #define THREADS 128
 
-template <typename T, int V>
+template <typename T, typename R, int V>
 static __global__ void
-adaln (T *y, int64_t ldy, float *stats, const T *x, int64_t ldx, int cols,
+adaln (T *y, int64_t ldy, float *stats, const R *x, int64_t ldx, int cols,
     const float *shift, const float *scale, float eps)
 {
   __shared__ float shared[THREADS / 32];
-  const T *row = x + blockIdx.x * ldx;
+  const R *row = x + blockIdx.x * ldx;
   T *out = y + blockIdx.x * ldy;
   float sum = 0, v[V];
 
   for (int i = threadIdx.x * V; i < cols; i += THREADS * V) {
-    load<T, V> (row + i, v);
+    load<R, V> (row + i, v);
 #pragma unroll
     for (int j = 0; j < V; j++)
       sum += v[j];
@@ -27,14 +27,14 @@ adaln (T *y, int64_t ldy, float *stats, const T *x, int64_t ldx, int cols,
   const float mean = block_sum (sum, shared) / cols;
   sum = 0;
   for (int i = threadIdx.x * V; i < cols; i += THREADS * V) {
-    load<T, V> (row + i, v);
+    load<R, V> (row + i, v);
 #pragma unroll
     for (int j = 0; j < V; j++)
       sum += (v[j] - mean) * (v[j] - mean);
   }
   const float rstd = rsqrtf (block_sum (sum, shared) / cols + eps);
   for (int i = threadIdx.x * V; i < cols; i += THREADS * V) {
-    load<T, V> (row + i, v);
+    load<R, V> (row + i, v);
 #pragma unroll
     for (int j = 0; j < V; j++)
       v[j] = (v[j] - mean) * rstd * (1 + scale[i + j]) + shift[i + j];
@@ -46,19 +46,20 @@ adaln (T *y, int64_t ldy, float *stats, const T *x, int64_t ldx, int cols,
   }
 }
 
-template <typename T, int V>
+template <typename T, typename R, int V>
 static __global__ void
-adaln_bwd (T *dx, int64_t lddx, const T *dy, int64_t lddy, const T *x, int64_t ldx,
+adaln_bwd (R *dx, int64_t lddx, const T *dy, int64_t lddy, const R *x, int64_t ldx,
     int cols, const float *stats, const float *scale)
 {
   __shared__ float shared[THREADS / 32];
-  const T *xr = x + blockIdx.x * ldx, *gr = dy + blockIdx.x * lddy;
-  T *out = dx + blockIdx.x * lddx;
+  const R *xr = x + blockIdx.x * ldx;
+  const T *gr = dy + blockIdx.x * lddy;
+  R *out = dx + blockIdx.x * lddx;
   const float mean = stats[2 * blockIdx.x], rstd = stats[2 * blockIdx.x + 1];
   float sum_g = 0, sum_gx = 0, xv[V], gv[V], dv[V];
 
   for (int i = threadIdx.x * V; i < cols; i += THREADS * V) {
-    load<T, V> (xr + i, xv);
+    load<R, V> (xr + i, xv);
     load<T, V> (gr + i, gv);
 #pragma unroll
     for (int j = 0; j < V; j++) {
@@ -71,15 +72,24 @@ adaln_bwd (T *dx, int64_t lddx, const T *dy, int64_t lddy, const T *x, int64_t l
   const float mean_g = block_sum (sum_g, shared) / cols;
   const float mean_gx = block_sum (sum_gx, shared) / cols;
   for (int i = threadIdx.x * V; i < cols; i += THREADS * V) {
-    load<T, V> (xr + i, xv);
+    load<R, V> (xr + i, xv);
     load<T, V> (gr + i, gv);
-    load<T, V> (out + i, dv);
+    load<R, V> (out + i, dv);
 #pragma unroll
     for (int j = 0; j < V; j++)
       dv[j] +=
           rstd * (gv[j] * (1 + scale[i + j]) - mean_g - (xv[j] - mean) * rstd * mean_gx);
-    store<T, V> (out + i, dv);
+    store<R, V> (out + i, dv);
   }
+}
+
+/* V elements of each fit into 16-byte accesses. */
+template <typename T, typename R>
+static bool
+wide (fx_mat narrow, fx_mat x)
+{
+  return fxc_aligned (narrow, sizeof (T)) && fxc_aligned (x, sizeof (R)) &&
+         x.cols % (int64_t)(16 / sizeof (T)) == 0;
 }
 
 int
@@ -88,13 +98,13 @@ fxc_adaln (fx_backend *b, fx_mat y, float *stats, fx_mat x, const float *shift,
 {
   fx_cuda *c = fxc (b);
 
-  FXC_WITH_TYPE (c, x.dtype, {
-    if (fxc_aligned (x, sizeof (T)) && fxc_aligned (y, sizeof (T)))
-      adaln<T, 16 / sizeof (T)><<<x.rows, THREADS, 0, c->stream>>> (
-          (T *)y.p, y.ld, stats, (const T *)x.p, x.ld, (int)x.cols, shift, scale, eps);
+  FXC_WITH_TYPES (c, y.dtype, x.dtype, {
+    if (wide<T, R> (y, x))
+      adaln<T, R, 16 / sizeof (T)><<<x.rows, THREADS, 0, c->stream>>> (
+          (T *)y.p, y.ld, stats, (const R *)x.p, x.ld, (int)x.cols, shift, scale, eps);
     else
-      adaln<T, 1><<<x.rows, THREADS, 0, c->stream>>> (
-          (T *)y.p, y.ld, stats, (const T *)x.p, x.ld, (int)x.cols, shift, scale, eps);
+      adaln<T, R, 1><<<x.rows, THREADS, 0, c->stream>>> (
+          (T *)y.p, y.ld, stats, (const R *)x.p, x.ld, (int)x.cols, shift, scale, eps);
   })
   FXC_LAUNCHED (c, "adaln");
 }
@@ -105,14 +115,15 @@ fxc_adaln_bwd (
 {
   fx_cuda *c = fxc (b);
 
-  FXC_WITH_TYPE (c, x.dtype, {
-    if (fxc_aligned (x, sizeof (T)) && fxc_aligned (dy, sizeof (T)) &&
-        fxc_aligned (dx, sizeof (T)))
-      adaln_bwd<T, 16 / sizeof (T)><<<x.rows, THREADS, 0, c->stream>>> ((T *)dx.p, dx.ld,
-          (const T *)dy.p, dy.ld, (const T *)x.p, x.ld, (int)x.cols, stats, scale);
+  if (dx.dtype != x.dtype)
+    return c->error (FX_ERR_SHAPE, "cuda: adaln_bwd: dx and x are of different types");
+  FXC_WITH_TYPES (c, dy.dtype, x.dtype, {
+    if (wide<T, R> (dy, x) && fxc_aligned (dx, sizeof (R)))
+      adaln_bwd<T, R, 16 / sizeof (T)><<<x.rows, THREADS, 0, c->stream>>> ((R *)dx.p,
+          dx.ld, (const T *)dy.p, dy.ld, (const R *)x.p, x.ld, (int)x.cols, stats, scale);
     else
-      adaln_bwd<T, 1><<<x.rows, THREADS, 0, c->stream>>> ((T *)dx.p, dx.ld,
-          (const T *)dy.p, dy.ld, (const T *)x.p, x.ld, (int)x.cols, stats, scale);
+      adaln_bwd<T, R, 1><<<x.rows, THREADS, 0, c->stream>>> ((R *)dx.p, dx.ld,
+          (const T *)dy.p, dy.ld, (const R *)x.p, x.ld, (int)x.cols, stats, scale);
   })
   FXC_LAUNCHED (c, "adaln_bwd");
 }

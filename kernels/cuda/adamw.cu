@@ -39,8 +39,7 @@ torch_order (const terms &t, float p, float m, float v)
 
 /* before and after: the decay, or 1. */
 static __device__ __forceinline__ float
-bitsandbytes_order (
-    const terms &t, float p, float m, float v, float before, float after)
+bitsandbytes_order (const terms &t, float p, float m, float v, float before, float after)
 {
   return (p * before - t.o.lr * t.c2 / t.c1 * (m / (sqrtf (v) + t.c2 * t.o.eps))) * after;
 }
@@ -114,8 +113,8 @@ adamw8 (float *p, const float *g, fx_adam8_state s, int64_t n, terms t)
   if (i < n && isfinite (d)) {
     v = map_v[s.v[i]] * s.absmax_v[blockIdx.x] * t.o.beta2 + (1 - t.o.beta2) * d * d;
     m = map_m[s.m[i]] * s.absmax_m[blockIdx.x] * t.o.beta1 + (1 - t.o.beta1) * d;
-    p[i] = bitsandbytes_order (t, p[i], m, v, t.o.decay_first ? t.decay : 1,
-        t.o.decay_first ? 1 : t.decay);
+    p[i] = bitsandbytes_order (
+        t, p[i], m, v, t.o.decay_first ? t.decay : 1, t.o.decay_first ? 1 : t.decay);
   }
   /* Each ends with a barrier after the states have been read. */
   const float top_m = block_max (fabsf (m), shared);

@@ -1,7 +1,8 @@
 /* kernels/cuda/attention.cu: which attention runs. SPDX-License-Identifier:
  * LGPL-2.1-or-later
  *
- * flash-*.cu: 16-bit, heads of 64 or 128, no mask: the transformer. attention-any.cu:
+ * flash-*.cu: 16-bit, heads of 64 or 128, no mask: the transformer; flash-sm90-*.cu: the
+ * same with what sm_90a alone has. attention-any.cu:
  * everything up to 256 wide. Here: the VAE's middle block, one head as wide as its
  * channels (512), through products of bands of queries with all keys. */
 #include "kernels/cuda/attention.cuh"
@@ -75,6 +76,8 @@ fxc_attention (
 {
   fx_cuda *c = fxc (b);
 
+  if (fits_flash (c, a, q, k, v) && c->has_wgmma && a->head_dim == 128)
+    return fxc_attention_sm90 (c, o, lse, q, k, v, a);
   if (fits_flash (c, a, q, k, v))
     return fxc_attention_flash (c, o, lse, q, k, v, a);
   if (a->head_dim > 256 && a->heads == 1 && !a->causal && a->bias == NULL && lse == NULL)
@@ -90,6 +93,8 @@ fxc_attention_bwd (fx_backend *b, fx_mat dq, fx_mat dk, fx_mat dv, fx_mat d_o, f
 
   if (fits_flash (c, a, q, k, v) && fxc_aligned (d_o, 2) && fxc_aligned (dq, 2) &&
       fxc_aligned (dk, 2) && fxc_aligned (dv, 2))
-    return fxc_attention_flash_bwd (c, dq, dk, dv, d_o, o, lse, q, k, v, a);
+    return c->has_wgmma && a->head_dim == 128
+               ? fxc_attention_sm90_bwd (c, dq, dk, dv, d_o, o, lse, q, k, v, a)
+               : fxc_attention_flash_bwd (c, dq, dk, dv, d_o, o, lse, q, k, v, a);
   return fxc_attention_any_bwd (c, dq, dk, dv, d_o, o, lse, q, k, v, a);
 }

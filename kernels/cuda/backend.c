@@ -147,6 +147,9 @@ start (fx_cuda *c, int device)
   FXC_TRY (c, cudaDeviceGetAttribute (&major, cudaDevAttrComputeCapabilityMajor, device));
   FXC_TRY (c, cudaDeviceGetAttribute (&c->n_sms, cudaDevAttrMultiProcessorCount, device));
   c->has_mma = major >= 8;
+#ifdef FXC_HAVE_SM90A
+  c->has_wgmma = major == 9;
+#endif
   if (c->base.compute == FX_N_DTYPES)
     c->base.compute = major >= 8 ? FX_BF16 : FX_F16;
   if (c->base.compute == FX_BF16 && major < 8)

@@ -45,8 +45,10 @@ from_f<f16> (float v)
   return __float2half_rn (v);
 }
 
-/* V elements at once: 16 bytes, or one element where rows are not aligned to that. */
-template <typename T, int V> struct alignas (sizeof (T) * V) pack {
+/* V elements at once: 16 bytes or more, or one element where rows are not aligned to 16.
+ */
+template <typename T, int V>
+struct alignas (sizeof (T) * V < 16 ? sizeof (T) * V : 16) pack {
   T v[V];
 };
 
@@ -124,6 +126,24 @@ block_sum (S v, S *shared)
       return (c)->error (                                                                \
           FX_ERR_UNSUPPORTED, "cuda: %s: no such dtype %d", __func__, (int)(dtype_));    \
   }
+
+/* Runs body with T the type of a matrix and R that of another which is either the same or
+ * fp32: a residual stream beside what is computed from it. */
+#define FXC_WITH_TYPES(c, dtype_, wide_, ...)                                            \
+  FXC_WITH_TYPE (c, dtype_, {                                                            \
+    if ((wide_) == (dtype_)) {                                                           \
+      typedef T R;                                                                       \
+      __VA_ARGS__                                                                        \
+    } else if ((wide_) == FX_F32) {                                                      \
+      typedef float R;                                                                   \
+      __VA_ARGS__                                                                        \
+    } else {                                                                             \
+      return (c)->error (FX_ERR_UNSUPPORTED,                                             \
+          "cuda: %s: dtypes %d and %d do not go "                                        \
+          "together",                                                                    \
+          __func__, (int)(dtype_), (int)(wide_));                                        \
+    }                                                                                    \
+  })
 
 /* Whether every row of m can be read 16 bytes at a time. */
 static inline bool

@@ -29,8 +29,10 @@ typedef struct {
   cudaStream_t stream;
   cublasLtHandle_t lt;
   int n_sms;
-  bool has_mma;    /* sm_80 or newer: mma.sync m16n8k16, cp.async, bf16 */
-  void *workspace; /* cuBLASLt's */
+  bool has_mma;            /* sm_80 or newer: mma.sync m16n8k16, cp.async, bf16 */
+  bool has_wgmma;          /* sm_90, and the module holds code for sm_90a */
+  void *encode_tensor_map; /* the driver's cuTensorMapEncodeTiled, once asked for */
+  void *workspace;         /* cuBLASLt's */
   size_t workspace_size;
   void *scratch[FXC_N_SCRATCH];
   size_t scratch_size[FXC_N_SCRATCH];

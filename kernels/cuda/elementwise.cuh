@@ -7,9 +7,9 @@
 #define FXC_EW_THREADS 256
 
 /* out[r, i] = f (a[r, i], b[r, i], i); b may be NULL (then 0). */
-template <typename T, int V, typename F>
+template <typename O, typename A, typename B, int V, typename F>
 static __global__ void
-fxc_map2 (T *out, int64_t ldo, const T *a, int64_t lda, const T *b, int64_t ldb,
+fxc_map2 (O *out, int64_t ldo, const A *a, int64_t lda, const B *b, int64_t ldb,
     int64_t rows, int cols, F f)
 {
   const int per_row = cols / V;
@@ -20,29 +20,30 @@ fxc_map2 (T *out, int64_t ldo, const T *a, int64_t lda, const T *b, int64_t ldb,
 
   if (row >= rows)
     return;
-  load<T, V> (a + row * lda + i, av);
+  load<A, V> (a + row * lda + i, av);
   if (b != NULL)
-    load<T, V> (b + row * ldb + i, bv);
+    load<B, V> (b + row * ldb + i, bv);
 #pragma unroll
   for (int j = 0; j < V; j++)
     av[j] = f (av[j], bv[j], i + j);
-  store<T, V> (out + row * ldo + i, av);
+  store<O, V> (out + row * ldo + i, av);
 }
 
-template <typename T, typename F>
+template <typename O, typename A, typename B, typename F>
 static void
 fxc_map (fx_cuda *c, fx_mat out, fx_mat a, fx_mat b, F f)
 {
-  constexpr int V = 16 / sizeof (T);
-  const bool wide = fxc_aligned (out, sizeof (T)) && fxc_aligned (a, sizeof (T)) &&
-                    fxc_aligned (b, sizeof (T));
+  constexpr size_t AB = sizeof (A) < sizeof (B) ? sizeof (A) : sizeof (B);
+  constexpr int V = (int)(16 / (sizeof (O) < AB ? sizeof (O) : AB));
+  const bool wide = out.cols % V == 0 && fxc_aligned (out, sizeof (O)) &&
+                    fxc_aligned (a, sizeof (A)) && fxc_aligned (b, sizeof (B));
   const unsigned blocks =
       fxc_blocks (out.rows * (wide ? out.cols / V : out.cols), FXC_EW_THREADS);
 
   if (wide)
-    fxc_map2<T, V, F><<<blocks, FXC_EW_THREADS, 0, c->stream>>> ((T *)out.p, out.ld,
-        (const T *)a.p, a.ld, (const T *)b.p, b.ld, out.rows, (int)out.cols, f);
+    fxc_map2<O, A, B, V, F><<<blocks, FXC_EW_THREADS, 0, c->stream>>> ((O *)out.p, out.ld,
+        (const A *)a.p, a.ld, (const B *)b.p, b.ld, out.rows, (int)out.cols, f);
   else
-    fxc_map2<T, 1, F><<<blocks, FXC_EW_THREADS, 0, c->stream>>> ((T *)out.p, out.ld,
-        (const T *)a.p, a.ld, (const T *)b.p, b.ld, out.rows, (int)out.cols, f);
+    fxc_map2<O, A, B, 1, F><<<blocks, FXC_EW_THREADS, 0, c->stream>>> ((O *)out.p, out.ld,
+        (const A *)a.p, a.ld, (const B *)b.p, b.ld, out.rows, (int)out.cols, f);
 }

@@ -91,7 +91,7 @@ __launch_bounds__ (THREADS)
     for (int n = 0; n < STEP / 8; n++) {
 #pragma unroll
       for (int i = 0; i < 4; i++)
-        p[n][i] = exp2f (p[n][i] * scale - lse[now][n * 8 + 2 * t + (i & 1)]);
+        p[n][i] = power2 (p[n][i] * scale - lse[now][n * 8 + 2 * t + (i & 1)]);
     }
     product_nn<T, HD, STEP / 8> (acc_v, p, os + half);
     product_nt<T, HD, STEP / 8> (ds, vs, row0, os + half);
@@ -150,12 +150,16 @@ __launch_bounds__ (THREADS) queries_backward (T *dq, int64_t lddq, flash_args a)
     __syncthreads ();
     product_nt<T, HD, STEP / 8> (p, qs, row0, ks + half);
     product_nt<T, HD, STEP / 8> (ds, os, row0, vs + half);
-    /* Keys beyond the end are zero rows: their dS meets zeros of K. */
 #pragma unroll
     for (int n = 0; n < STEP / 8; n++) {
 #pragma unroll
-      for (int i = 0; i < 4; i++)
-        ds[n][i] = exp2f (p[n][i] * scale - lse[i >> 1]) * (ds[n][i] - delta[i >> 1]);
+      for (int i = 0; i < 4; i++) {
+        ds[n][i] = power2 (p[n][i] * scale - lse[i >> 1]) * (ds[n][i] - delta[i >> 1]);
+        /* Beyond the keys the scores are 0, and exp (-lse) may be infinite. */
+        if ((j + 1) * STEP > a.n_k &&
+            j * STEP + n * 8 + 2 * (lane & 3) + (i & 1) >= a.n_k)
+          ds[n][i] = 0;
+      }
     }
     product_nn<T, HD, STEP / 8> (acc, ds, ks + half);
     __syncthreads ();

@@ -56,7 +56,7 @@ __launch_bounds__ (BM * 2) forward (T *o, int64_t ldo, float *lse, flash_args a)
       }
       top = fmaxf (top, __shfl_xor_sync (0xffffffffu, top, 1));
       top = fmaxf (top, __shfl_xor_sync (0xffffffffu, top, 2));
-      const float keep = exp2f ((m[h] - top) * scale), shift = top * scale;
+      const float keep = power2 ((m[h] - top) * scale), shift = top * scale;
 
       m[h] = top;
       sum[h] *= keep;
@@ -64,7 +64,7 @@ __launch_bounds__ (BM * 2) forward (T *o, int64_t ldo, float *lse, flash_args a)
       for (int n = 0; n < BN / 8; n++) {
 #pragma unroll
         for (int i = 2 * h; i < 2 * h + 2; i++) {
-          s[n][i] = exp2f (s[n][i] * scale - shift);
+          s[n][i] = power2 (s[n][i] * scale - shift);
           sum[h] += s[n][i];
         }
       }

@@ -25,7 +25,7 @@ fxc_gate_residual (fx_backend *b, fx_mat out, fx_mat x, fx_mat y, const float *g
   fx_cuda *c = fxc (b);
   gated_sum f = {gate};
 
-  FXC_WITH_TYPE (c, x.dtype, { fxc_map<T> (c, out, x, y, f); })
+  FXC_WITH_TYPES (c, y.dtype, x.dtype, { fxc_map<R, R, T> (c, out, x, y, f); })
   FXC_LAUNCHED (c, "gate_residual");
 }
 
@@ -36,6 +36,6 @@ fxc_gate_bwd (fx_backend *b, fx_mat dy, fx_mat dout, const float *gate)
   gated f = {gate};
   fx_mat none = {NULL, 0, 0, 0, dout.dtype};
 
-  FXC_WITH_TYPE (c, dout.dtype, { fxc_map<T> (c, dy, dout, none, f); })
+  FXC_WITH_TYPES (c, dy.dtype, dout.dtype, { fxc_map<T, R, R> (c, dy, dout, none, f); })
   FXC_LAUNCHED (c, "gate_bwd");
 }

@@ -5,13 +5,13 @@
 #define THREADS 128
 
 /* RMS: no mean and no bias. */
-template <typename T, bool RMS>
+template <typename T, typename R, bool RMS>
 static __global__ void
-norm (T *y, int64_t ldy, const T *x, int64_t ldx, int cols, const float *weight,
+norm (T *y, int64_t ldy, const R *x, int64_t ldx, int cols, const float *weight,
     const float *bias, float eps)
 {
   __shared__ float shared[THREADS / 32];
-  const T *row = x + blockIdx.x * ldx;
+  const R *row = x + blockIdx.x * ldx;
   float mean = 0, sum = 0;
 
   if (!RMS) {
@@ -39,9 +39,9 @@ fxc_layernorm (
 {
   fx_cuda *c = fxc (b);
 
-  FXC_WITH_TYPE (c, x.dtype, {
-    norm<T, false><<<x.rows, THREADS, 0, c->stream>>> (
-        (T *)y.p, y.ld, (const T *)x.p, x.ld, (int)x.cols, weight, bias, eps);
+  FXC_WITH_TYPES (c, y.dtype, x.dtype, {
+    norm<T, R, false><<<x.rows, THREADS, 0, c->stream>>> (
+        (T *)y.p, y.ld, (const R *)x.p, x.ld, (int)x.cols, weight, bias, eps);
   })
   FXC_LAUNCHED (c, "layernorm");
 }
@@ -51,9 +51,9 @@ fxc_rmsnorm (fx_backend *b, fx_mat y, fx_mat x, const float *weight, float eps)
 {
   fx_cuda *c = fxc (b);
 
-  FXC_WITH_TYPE (c, x.dtype, {
-    norm<T, true><<<x.rows, THREADS, 0, c->stream>>> (
-        (T *)y.p, y.ld, (const T *)x.p, x.ld, (int)x.cols, weight, NULL, eps);
+  FXC_WITH_TYPES (c, y.dtype, x.dtype, {
+    norm<T, R, true><<<x.rows, THREADS, 0, c->stream>>> (
+        (T *)y.p, y.ld, (const R *)x.p, x.ld, (int)x.cols, weight, NULL, eps);
   })
   FXC_LAUNCHED (c, "rmsnorm");
 }

@@ -156,38 +156,60 @@ lora_ops (side gpu, side cpu, double bound)
   }
 }
 
+/* Where a residual stream comes in: in the compute dtype, or in fp32 beside it. */
 static void
-block_ops (side gpu, side cpu, double bound)
+residual_ops (side gpu, side cpu, double bound, bool wide)
 {
   const int64_t m = 130, d = 384;
   float *x = draw (m * d, 2), *dy = draw (m * d, 1), *scale = draw (d, .3f),
         *shift = draw (d, .3f);
   float *dx0 = draw (m * d, 1);
 
-  BOTH ("adaln", m, d, bound, {
+#define RESIDUAL ((side){s.b, wide ? FX_F32 : s.type})
+  BOTH (wide ? "adaln of fp32" : "adaln", m, d, bound, {
     float *st = put_bytes (s, dx0, m * 8);
     result = poisoned (s, m, d, 8);
-    st_ = fx_adaln (s.b, result, st, put (s, x, m, d, 0), put_bytes (s, shift, d * 4),
-        put_bytes (s, scale, d * 4), 1e-6f);
+    st_ = fx_adaln (s.b, result, st, put (RESIDUAL, x, m, d, 0),
+        put_bytes (s, shift, d * 4), put_bytes (s, scale, d * 4), 1e-6f);
   });
-  BOTH ("adaln_bwd", m, d, bound, {
+  BOTH (wide ? "adaln_bwd of fp32" : "adaln_bwd", m, d, bound, {
     float *st = put_bytes (s, dx0, m * 8), *sc = put_bytes (s, scale, d * 4);
-    fx_mat xm = put (s, x, m, d, 0);
+    fx_mat xm = put (RESIDUAL, x, m, d, 0);
     st_ = fx_adaln (
         s.b, poisoned (s, m, d, 0), st, xm, put_bytes (s, shift, d * 4), sc, 1e-6f);
-    result = put (s, dx0, m, d, 0);
+    result = put (RESIDUAL, dx0, m, d, 0);
     if (st_ == FX_OK)
       st_ = fx_adaln_bwd (s.b, result, put (s, dy, m, d, 0), xm, st, sc);
   });
-  BOTH ("gate_residual", m, d, bound, {
-    result = poisoned (s, m, d, 0);
-    st_ = fx_gate_residual (s.b, result, put (s, x, m, d, 0), put (s, dy, m, d, 8),
+  BOTH (wide ? "gate_residual of fp32" : "gate_residual", m, d, bound, {
+    result = poisoned (RESIDUAL, m, d, 0);
+    st_ = fx_gate_residual (s.b, result, put (RESIDUAL, x, m, d, 0), put (s, dy, m, d, 8),
         put_bytes (s, scale, d * 4));
   });
-  BOTH ("gate_bwd", m, d, bound, {
+  BOTH (wide ? "gate_bwd of fp32" : "gate_bwd", m, d, bound, {
     result = poisoned (s, m, d, 0);
-    st_ = fx_gate_bwd (s.b, result, put (s, x, m, d, 0), put_bytes (s, scale, d * 4));
+    st_ = fx_gate_bwd (
+        s.b, result, put (RESIDUAL, x, m, d, 0), put_bytes (s, scale, d * 4));
   });
+  BOTH (wide ? "layernorm of fp32" : "layernorm", m, d, bound, {
+    result = poisoned (s, m, d, 0);
+    st_ = fx_layernorm (s.b, result, put (RESIDUAL, x, m, d, 0),
+        put_bytes (s, scale, d * 4), put_bytes (s, shift, d * 4), 1e-5f);
+  });
+  BOTH (wide ? "rmsnorm of fp32" : "rmsnorm", m, d, bound, {
+    result = poisoned (s, m, d, 0);
+    st_ = fx_rmsnorm (
+        s.b, result, put (RESIDUAL, x, m, d, 0), put_bytes (s, scale, d * 4), 1e-6f);
+  });
+#undef RESIDUAL
+}
+
+static void
+act_ops (side gpu, side cpu, double bound)
+{
+  const int64_t m = 130, d = 384;
+  float *x = draw (m * d, 2), *dy = draw (m * d, 1);
+
   for (int kind = FX_ACT_GELU_TANH; kind <= FX_ACT_RELU; kind++) {
     BOTH ("act", m, d, bound, {
       fx_mat none = {NULL, 0, 0, 0, s.type};
@@ -324,16 +346,6 @@ frozen_ops (side gpu, side cpu, double bound)
     st_ = fx_groupnorm (s.b, result, put (s, x, h * wd, c, 0), 16,
         put_bytes (s, g, c * 4), put_bytes (s, bb, c * 4), 1e-6f, true);
   });
-  BOTH ("layernorm", h * wd, c, bound, {
-    result = poisoned (s, h * wd, c, 0);
-    st_ = fx_layernorm (s.b, result, put (s, x, h * wd, c, 0), put_bytes (s, g, c * 4),
-        put_bytes (s, bb, c * 4), 1e-5f);
-  });
-  BOTH ("rmsnorm", h * wd, c, bound, {
-    result = poisoned (s, h * wd, c, 0);
-    st_ = fx_rmsnorm (
-        s.b, result, put (s, x, h * wd, c, 0), put_bytes (s, g, c * 4), 1e-6f);
-  });
   BOTH ("upsample2", 4 * h * wd, c, 0, {
     result = poisoned (s, 4 * h * wd, c, 0);
     st_ = fx_upsample2 (s.b, result, put (s, x, h * wd, c, 0), h, wd);
@@ -380,9 +392,12 @@ main (int argc, char **argv)
     printf ("== %s\n", fx_dtype_name (type));
     linear_ops (gpu, cpu, bound);
     lora_ops (gpu, cpu, bound);
-    block_ops (gpu, cpu, bound);
+    residual_ops (gpu, cpu, bound, false);
+    residual_ops (gpu, cpu, bound, true);
+    act_ops (gpu, cpu, bound);
     attention_ops (gpu, cpu, bound, 3, 64, 96);
     attention_ops (gpu, cpu, bound, 2, 128, 203);
+    attention_ops (gpu, cpu, bound, 3, 128, 1613);
     optimiser_ops (gpu, cpu);
     frozen_ops (gpu, cpu, bound);
     fx_backend_free (gpu.b);

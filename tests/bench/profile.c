@@ -194,14 +194,15 @@ upsample2 (fx_backend *b, fx_mat y, fx_mat x, int height, int width)
 }
 
 static int
-lora (fx_backend *b, fx_mat y, fx_mat h, fx_mat x, const fx_lora *l)
+lora (fx_backend *b, fx_mat y, fx_mat h, fx_mat x, const fx_lora *l, int n)
 {
-  TIMED (b, lora (b, y, h, x, l), "lora %ld", (long)x.rows);
+  TIMED (b, lora (b, y, h, x, l, n), "lora %ld x%d", (long)x.rows, n);
 }
 static int
-lora_bwd (fx_backend *b, fx_mat dx, fx_mat dy, fx_mat x, fx_mat h, const fx_lora *l)
+lora_bwd (
+    fx_backend *b, fx_mat dx, fx_mat dy, fx_mat x, fx_mat h, const fx_lora *l, int n)
 {
-  TIMED (b, lora_bwd (b, dx, dy, x, h, l), "lora_bwd %ld", (long)x.rows);
+  TIMED (b, lora_bwd (b, dx, dy, x, h, l, n), "lora_bwd %ld x%d", (long)x.rows, n);
 }
 
 void
