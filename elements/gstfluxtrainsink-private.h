@@ -49,6 +49,7 @@ struct _GstFluxTrainSink {
   guint64 checkpoint_interval;
   guint checkpoints_limit;
   guint meter_triples;
+  guint vram_budget; /* MiB */
   /* Read-only ones. */
   GstFluxTrainState state;
   guint64 step;

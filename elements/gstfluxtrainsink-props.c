@@ -39,6 +39,7 @@ enum {
   PROP_MODE_SCALE,
   PROP_TIMESTEP_PRECISION,
   PROP_GRADIENT_CHECKPOINTING,
+  PROP_VRAM_BUDGET,
   PROP_CHECKPOINT_INTERVAL,
   PROP_CHECKPOINTS_LIMIT,
   PROP_METER_TRIPLES,
@@ -83,6 +84,7 @@ static const gsize offsets[N_PROPS] = {
     [PROP_MODE_SCALE] = AT (train.mode_scale),
     [PROP_TIMESTEP_PRECISION] = AT (train.timestep_precision),
     [PROP_GRADIENT_CHECKPOINTING] = AT (train.recompute),
+    [PROP_VRAM_BUDGET] = AT (vram_budget),
     [PROP_CHECKPOINT_INTERVAL] = AT (checkpoint_interval),
     [PROP_CHECKPOINTS_LIMIT] = AT (checkpoints_limit),
     [PROP_METER_TRIPLES] = AT (meter_triples),
@@ -357,6 +359,13 @@ install_schedule (GObjectClass *klass, const FluxTrainConfig *c)
           "Recompute each block's activations in the backward pass instead of keeping "
           "them: less memory, same results",
           c->recompute, GST_FLUX_PARAM_READY));
+  g_object_class_install_property (klass, PROP_VRAM_BUDGET,
+      g_param_spec_uint ("vram-budget", "VRAM Budget",
+          "MiB of device memory that base, adapter and buffers may take, CUDA's own "
+          "share "
+          "included: fewer samples then go through the blocks together, which is slower "
+          "and gives the same result; 0: what the device has",
+          0, G_MAXUINT, 0, GST_FLUX_PARAM_READY));
 }
 
 static void

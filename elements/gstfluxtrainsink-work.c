@@ -138,6 +138,7 @@ open_trainer (GstFluxTrainSink *self, GError **error)
     image_tokens = MAX (image_tokens, s->width / 2 * (s->height / 2));
   }
   config.targets = self->targets;
+  config.budget = (guint64)self->vram_budget << 20;
   config.vae_scaling = self->vae.scaling_factor;
   config.vae_shift = self->vae.shift_factor;
   self->trainer =

@@ -78,18 +78,16 @@ zero_gradients (FluxTrainer *self, GError **error)
   return FALSE;
 }
 
-/* Divided by accumulate even in a short last window, as the reference does. One call a
- * micro-batch when they come one after the other: the run then holds a single sample. */
+/* Divided by accumulate even in a short last window, as the reference does. */
 static gboolean
 gradients (
     FluxTrainer *self, const FluxMicro *micros, guint n, double *losses, GError **error)
 {
   float scale = 1.0f / (float)self->c.accumulate;
 
-  if (self->c.layer_major)
-    return flux_run_gradients (self->run, micros, n, scale, TRUE, losses, error);
-  for (guint i = 0; i < n; i++)
-    if (!flux_run_gradients (self->run, &micros[i], 1, scale, FALSE, &losses[i], error))
+  for (guint i = 0; i < n; i += self->at_once)
+    if (!flux_run_gradients (self->run, &micros[i], MIN (self->at_once, n - i), scale,
+            self->c.layer_major, &losses[i], error))
       return FALSE;
   return TRUE;
 }

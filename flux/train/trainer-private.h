@@ -29,11 +29,13 @@ struct _FluxTrainer {
 
   FluxRun *run; /* NULL after it could not be made */
   int max_text_tokens, max_image_tokens;
-  guint max_samples;
-  GArray *places; /* FluxPlace */
+  guint wanted_samples, at_once; /* at_once of the wanted had room */
+  gboolean lean;                 /* and weights are expanded at each use */
+  GArray *places;                /* FluxPlace */
 };
 
-/* Makes the run large enough for n samples of these sizes. */
+/* Makes the run large enough for samples of these sizes, n of them at once if they fit.
+ */
 gboolean flux_trainer_ensure_run (
     FluxTrainer *self, int text_tokens, int image_tokens, guint n, GError **error);
 /* Buffers of place i for n elements; zero-filled when they are new. */

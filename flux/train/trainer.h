@@ -34,12 +34,14 @@ typedef struct {
   FluxTimestepPrecision timestep_precision;
   gboolean recompute; /* FALSE: activations are stored */
   gboolean layer_major;
+  guint64 budget; /* bytes for base, adapter and buffers together, on a GPU with what CUDA
+                   * itself takes; 0: what the device has */
   float vae_scaling, vae_shift;
 } FluxTrainConfig;
 
 /* The reference's defaults: rank 4, alpha 4, "attention", AdamW8bit 1e-4, betas .9 .999,
  * eps 1e-8, decay 1e-4, constant, accumulate 4, clip 1, guidance 1, none, recompute,
- * layer_major. */
+ * layer_major, no budget. */
 void flux_train_config_init (FluxTrainConfig *c);
 gboolean flux_train_config_check (const FluxTrainConfig *c, GError **error);
 
@@ -69,12 +71,18 @@ typedef struct {
 } FluxStepResult;
 
 /* max_text_tokens, max_image_tokens: the largest sample that will come; a larger one
- * grows the buffers between steps. */
+ * grows the buffers between steps. With layer_major a window goes through the blocks
+ * together as far as the budget allows, else in parts: the same bits, more slowly.
+ * FLUX_ERROR_NO_SPACE when not even a single sample fits. */
 FluxTrainer *flux_trainer_new (FluxModel *model, const FluxTrainConfig *config,
     int max_text_tokens, int max_image_tokens, GError **error);
 void flux_trainer_free (FluxTrainer *self);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxTrainer, flux_trainer_free)
 
+/* Samples that go through the blocks together. */
+guint flux_trainer_get_at_once (FluxTrainer *self);
+/* What base, adapter, optimiser and buffers take on the device. */
+gsize flux_trainer_get_bytes (FluxTrainer *self);
 FluxLora *flux_trainer_get_lora (FluxTrainer *self);
 guint64 flux_trainer_get_step (FluxTrainer *self);
 /* The configuration's, or after resuming the checkpoint's. */

@@ -43,17 +43,19 @@ find_trained (FluxRun *r)
   }
 }
 
+/* Lays the buffers out, into memory that is reserved for them or, measuring, into none.
+ */
 static gboolean
-reserve (FluxRun *r, GError **error)
+lay_out (FluxRun *r, gboolean reserve, GError **error)
 {
   int status = flux_run_lay_out (r);
 
-  if (status == FX_OK) {
+  if (status == FX_OK && reserve) {
     fx_arena_rewind (&r->arena, 0);
     status = fx_arena_reserve (&r->arena, r->arena.high);
+    if (status == FX_OK)
+      status = flux_run_lay_out (r);
   }
-  if (status == FX_OK)
-    status = flux_run_lay_out (r);
   if (status != FX_OK)
     flux_error_from_fx (error, status, "Cannot reserve the working memory");
   return status == FX_OK;
@@ -100,20 +102,20 @@ check_loras (const FluxConfig *c, FluxRunMode mode, FluxLora *const *loras, guin
   return FALSE;
 }
 
-FluxRun *
-flux_run_new (FluxTransformer *t, FluxRunMode mode, int max_text_tokens,
-    int max_image_tokens, int max_samples, FluxLora *const *loras, guint n_loras,
+static FluxRun *
+run_new (FluxTransformer *t, FluxRunMode mode, int max_text_tokens, int max_image_tokens,
+    int max_samples, FluxLora *const *loras, guint n_loras, gboolean reserve,
     GError **error)
 {
   FluxRun *r;
 
   if (!check_sizes (max_text_tokens, max_image_tokens, max_samples, error) ||
-      !check_loras (&t->config, mode, loras, n_loras, error))
+      !check_loras (&t->config, mode & ~FLUX_RUN_LEAN, loras, n_loras, error))
     return NULL;
   r = g_new0 (FluxRun, 1);
   r->t = flux_transformer_ref (t);
   r->b = t->backend;
-  r->mode = mode;
+  r->mode = mode & ~FLUX_RUN_LEAN;
   r->max_text = max_text_tokens;
   r->max_image = max_image_tokens;
   r->max_samples = max_samples;
@@ -124,7 +126,8 @@ flux_run_new (FluxTransformer *t, FluxRunMode mode, int max_text_tokens,
   r->n_loras = n_loras;
   find_trained (r);
   /* In fp32, which is the CPU, a product expands its weight as fast as it reads it. */
-  r->keep_expanded = mode != FLUX_RUN_FORWARD && r->b->compute != FX_F32;
+  r->keep_expanded = r->mode != FLUX_RUN_FORWARD && (mode & FLUX_RUN_LEAN) == 0 &&
+                     r->b->compute != FX_F32;
   r->names = g_array_new (FALSE, FALSE, sizeof (FluxNamed));
   r->lanes = g_new0 (FluxLane, max_samples);
   for (int i = 0; i < max_samples; i++) {
@@ -132,9 +135,29 @@ flux_run_new (FluxTransformer *t, FluxRunMode mode, int max_text_tokens,
     r->lanes[i].acts = g_new0 (FluxActs, MAX (r->n_blocks, 1));
   }
   fx_arena_init (&r->arena, r->b, "run");
-  if (!reserve (r, error))
+  if (!lay_out (r, reserve, error))
     g_clear_pointer (&r, flux_run_free);
   return r;
+}
+
+FluxRun *
+flux_run_new (FluxTransformer *t, FluxRunMode mode, int max_text_tokens,
+    int max_image_tokens, int max_samples, FluxLora *const *loras, guint n_loras,
+    GError **error)
+{
+  return run_new (t, mode, max_text_tokens, max_image_tokens, max_samples, loras, n_loras,
+      TRUE, error);
+}
+
+gsize
+flux_run_measure (FluxTransformer *t, FluxRunMode mode, int max_text_tokens,
+    int max_image_tokens, int max_samples, FluxLora *const *loras, guint n_loras,
+    GError **error)
+{
+  g_autoptr (FluxRun) r = run_new (t, mode, max_text_tokens, max_image_tokens,
+      max_samples, loras, n_loras, FALSE, error);
+
+  return r != NULL ? r->arena.high : 0;
 }
 
 void

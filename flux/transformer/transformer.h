@@ -46,7 +46,9 @@ typedef struct {
 typedef enum {
   FLUX_RUN_FORWARD,   /* no gradients */
   FLUX_RUN_RECOMPUTE, /* keeps each block's input, recomputes the rest */
-  FLUX_RUN_STORE      /* keeps every activation */
+  FLUX_RUN_STORE,     /* keeps every activation */
+  FLUX_RUN_LEAN = 4 /* or-ed to one of the others: quantised weights are expanded at each
+                     * use instead of once a block. Less memory, the same bits, slower. */
 } FluxRunMode;
 
 typedef struct _FluxRun FluxRun;
@@ -55,6 +57,10 @@ typedef struct _FluxRun FluxRun;
  * once (layer-major accumulation). loras: adapters whose effects add up; the one that has
  * gradients (at most one) is trained. Not owned; may be empty. */
 FluxRun *flux_run_new (FluxTransformer *t, FluxRunMode mode, int max_text_tokens,
+    int max_image_tokens, int max_samples, FluxLora *const *loras, guint n_loras,
+    GError **error);
+/* Bytes that such a run would reserve; 0 with *error set when it could not be. */
+gsize flux_run_measure (FluxTransformer *t, FluxRunMode mode, int max_text_tokens,
     int max_image_tokens, int max_samples, FluxLora *const *loras, guint n_loras,
     GError **error);
 void flux_run_free (FluxRun *self);

@@ -91,7 +91,8 @@ softmax_block (const attention_job *job, const workspace *ws, int head, int64_t 
                         : a->bias + (head * job->q.rows + query + r) * job->k.rows + key;
     int64_t visible = a->causal ? query + r + 1 - key : keys;
     float block_max = scale_row (s, keys, visible, a->scale, bias);
-    if (block_max > max || key == 0) {
+    /* Nothing stands in max yet for the first keys. */
+    if (key == 0 || block_max > max) {
       factor = key == 0 ? 0.0f : expf (max - block_max);
       max = block_max;
       ws->sum[r] *= factor;

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "flux/train/trainer-private.h"
+#include "flux/train/trainer.h"
 #include "tests/bench/floor.h"
 #include "tests/bench/profile.h"
 #include "tests/bench/random-model.h"
@@ -26,10 +26,13 @@ typedef struct {
   gboolean recompute;
   int width, height, text;
   int repeats; /* optimiser steps, or forward passes */
+  int budget;  /* MiB, 0: none */
 } Case;
 
 static const Case cases[] = {
     {"nf4-recompute-512x768", TRAIN, FX_Q_NF4, TRUE, 512, 768, 77, 5},
+    {"nf4-recompute-512x768-8000", TRAIN, FX_Q_NF4, TRUE, 512, 768, 77, 5, 8000},
+    {"nf4-stored-512x768-16000", TRAIN, FX_Q_NF4, FALSE, 512, 768, 77, 5, 16000},
     {"nf4-stored-512x768", TRAIN, FX_Q_NF4, FALSE, 512, 768, 77, 5},
     {"nf4-double-recompute-512x768", TRAIN, FX_Q_NF4_DOUBLE, TRUE, 512, 768, 77, 5},
     {"nf4-recompute-1024x1024", TRAIN, FX_Q_NF4, TRUE, 1024, 1024, 512, 3},
@@ -181,6 +184,7 @@ open_trainer (Bench *b, double learning_rate)
   config.accumulate = ACCUMULATE;
   config.recompute = c->recompute;
   config.learning_rate = learning_rate;
+  config.budget = (guint64)c->budget << 20;
   b->trainer = flux_trainer_new (
       b->model, &config, c->text, c->width / 16 * c->height / 16, &error);
   check (b->trainer != NULL, error);
@@ -204,11 +208,7 @@ planned (Bench *b)
 
   if (b->run != NULL)
     bytes += flux_run_get_bytes (b->run);
-  if (b->trainer != NULL)
-    bytes += flux_run_get_bytes (b->trainer->run) +
-             2 * sizeof (float) * flux_lora_n_flat (b->trainer->lora) +
-             flux_adam_get_bytes (b->trainer->adam);
-  return bytes;
+  return b->trainer != NULL ? flux_trainer_get_bytes (b->trainer) : bytes;
 }
 
 /* ---- what is printed ---- */

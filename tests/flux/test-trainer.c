@@ -1,5 +1,6 @@
 /* tests/flux/test-trainer.c: one training step and what must not change it.
  * SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "flux/error.h"
 #include "tests/flux/trainer-common.h"
 
 enum { N_SAMPLES = 6 };
@@ -121,6 +122,33 @@ test_modes_agree (Fixture *f, gconstpointer data)
     else
       g_assert_true (test_same_parameters (f->model, first, t));
   }
+}
+
+/* One byte too few for the whole window: in parts, the same bits. Far too few: an error.
+ */
+static void
+test_budget (Fixture *f, gconstpointer data)
+{
+  g_autoptr (GError) error = NULL;
+  g_autoptr (FluxTrainer) free_one = run (f, &f->c, 4);
+  g_autoptr (FluxTrainer) bound = NULL;
+
+  g_assert_cmpuint (flux_trainer_get_at_once (free_one), ==, f->c.accumulate);
+  f->c.budget = flux_trainer_get_bytes (free_one);
+  bound = run (f, &f->c, 4);
+  g_assert_cmpuint (flux_trainer_get_at_once (bound), ==, f->c.accumulate);
+  g_clear_pointer (&bound, flux_trainer_free);
+
+  f->c.budget--;
+  bound = run (f, &f->c, 4);
+  g_assert_cmpuint (flux_trainer_get_at_once (bound), <, f->c.accumulate);
+  g_assert_cmpuint (flux_trainer_get_bytes (bound), <=, f->c.budget);
+  g_assert_true (test_same_parameters (f->model, free_one, bound));
+
+  f->c.budget = 1 << 20;
+  g_assert_null (flux_trainer_new (f->model, &f->c, 64, 256, &error));
+  g_assert_error (error, FLUX_ERROR, FLUX_ERROR_NO_SPACE);
+  g_assert_nonnull (strstr (error->message, "vram-budget"));
 }
 
 /* Buffers that grow between steps give the bits of buffers that were large at once. */
@@ -431,6 +459,7 @@ main (int argc, char **argv)
   ADD ("evaluate-is-the-loss", test_evaluate_is_the_loss);
   ADD ("deterministic-by-seed", test_deterministic);
   ADD ("recomputed-stored-layer-major-and-sequential-agree", test_modes_agree);
+  ADD ("a-budget-changes-no-bit", test_budget);
   ADD ("growing-buffers", test_growing);
   ADD ("two-trainers-share-a-model", test_two_trainers);
   ADD ("clipping", test_clipping);
