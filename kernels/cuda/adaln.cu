@@ -1,89 +1,136 @@
 /* kernels/cuda/adaln.cu: layer norm modulated by scale and shift.
  * SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * One block a row: mean, then variance around it, then the output; the row comes from L1
- * after the first pass. Backward, with xh = (x - mean) rstd and g = dy (1 + scale): dx +=
- * rstd (g - mean (g) - xh mean (g xh)). */
+ * Mean, then variance around it, then the output. A row stays in registers, a few rows of
+ * a block share what it read of scale and shift, which are twice as wide as a row in 16
+ * bits. Backward, with xh = (x - mean) rstd and g = dy (1 + scale): dx += rstd (g - mean
+ * (g) - xh mean (g xh)). */
 #include "kernels/cuda/common.cuh"
 
 #define THREADS 128
+#define MANY_ROWS 512 /* from there on a block has two */
 
-template <typename T, typename R, int V>
-static __global__ void
-adaln (T *y, int64_t ldy, float *stats, const R *x, int64_t ldx, int cols,
-    const float *shift, const float *scale, float eps)
+/* Columns [i, i + V) of chunk c belong to this thread. */
+template <int V>
+static __device__ __forceinline__ int
+column (int c)
 {
-  __shared__ float shared[THREADS / 32];
-  const R *row = x + blockIdx.x * ldx;
-  T *out = y + blockIdx.x * ldy;
-  float sum = 0, v[V];
-
-  for (int i = threadIdx.x * V; i < cols; i += THREADS * V) {
-    load<R, V> (row + i, v);
-#pragma unroll
-    for (int j = 0; j < V; j++)
-      sum += v[j];
-  }
-  const float mean = block_sum (sum, shared) / cols;
-  sum = 0;
-  for (int i = threadIdx.x * V; i < cols; i += THREADS * V) {
-    load<R, V> (row + i, v);
-#pragma unroll
-    for (int j = 0; j < V; j++)
-      sum += (v[j] - mean) * (v[j] - mean);
-  }
-  const float rstd = rsqrtf (block_sum (sum, shared) / cols + eps);
-  for (int i = threadIdx.x * V; i < cols; i += THREADS * V) {
-    load<R, V> (row + i, v);
-#pragma unroll
-    for (int j = 0; j < V; j++)
-      v[j] = (v[j] - mean) * rstd * (1 + scale[i + j]) + shift[i + j];
-    store<T, V> (out + i, v);
-  }
-  if (stats != NULL && threadIdx.x == 0) {
-    stats[2 * blockIdx.x] = mean;
-    stats[2 * blockIdx.x + 1] = rstd;
-  }
+  return (c * THREADS + (int)threadIdx.x) * V;
 }
 
-template <typename T, typename R, int V>
+template <typename T, typename R, int V, int C>
 static __global__ void
-adaln_bwd (R *dx, int64_t lddx, const T *dy, int64_t lddy, const R *x, int64_t ldx,
-    int cols, const float *stats, const float *scale)
+adaln (T *y, int64_t ldy, float *stats, const R *x, int64_t ldx, int64_t rows,
+    int per_block, int cols, const float *shift, const float *scale, float eps)
 {
   __shared__ float shared[THREADS / 32];
-  const R *xr = x + blockIdx.x * ldx;
-  const T *gr = dy + blockIdx.x * lddy;
-  R *out = dx + blockIdx.x * lddx;
-  const float mean = stats[2 * blockIdx.x], rstd = stats[2 * blockIdx.x + 1];
-  float sum_g = 0, sum_gx = 0, xv[V], gv[V], dv[V];
+  const int64_t first = blockIdx.x * (int64_t)per_block;
+  float v[C][V], a[C][V], b[C][V];
 
-  for (int i = threadIdx.x * V; i < cols; i += THREADS * V) {
-    load<R, V> (xr + i, xv);
-    load<T, V> (gr + i, gv);
 #pragma unroll
-    for (int j = 0; j < V; j++) {
-      float g = gv[j] * (1 + scale[i + j]);
-
-      sum_g += g;
-      sum_gx += g * (xv[j] - mean) * rstd;
+  for (int c = 0; c < C; c++) {
+    if (column<V> (c) < cols) {
+      load<float, V> (scale + column<V> (c), a[c]);
+      load<float, V> (shift + column<V> (c), b[c]);
     }
   }
-  const float mean_g = block_sum (sum_g, shared) / cols;
-  const float mean_gx = block_sum (sum_gx, shared) / cols;
-  for (int i = threadIdx.x * V; i < cols; i += THREADS * V) {
-    load<R, V> (xr + i, xv);
-    load<T, V> (gr + i, gv);
-    load<R, V> (out + i, dv);
+  for (int64_t row = first; row < rows && row < first + per_block; row++) {
+    float sum = 0;
+
 #pragma unroll
-    for (int j = 0; j < V; j++)
-      dv[j] +=
-          rstd * (gv[j] * (1 + scale[i + j]) - mean_g - (xv[j] - mean) * rstd * mean_gx);
-    store<R, V> (out + i, dv);
+    for (int c = 0; c < C; c++) {
+      if (column<V> (c) < cols) {
+        load<R, V> (x + row * ldx + column<V> (c), v[c]);
+#pragma unroll
+        for (int j = 0; j < V; j++)
+          sum += v[c][j];
+      }
+    }
+    const float mean = block_sum (sum, shared) / cols;
+    sum = 0;
+#pragma unroll
+    for (int c = 0; c < C; c++) {
+      if (column<V> (c) < cols) {
+#pragma unroll
+        for (int j = 0; j < V; j++)
+          sum += (v[c][j] - mean) * (v[c][j] - mean);
+      }
+    }
+    const float rstd = rsqrtf (block_sum (sum, shared) / cols + eps);
+
+#pragma unroll
+    for (int c = 0; c < C; c++) {
+      if (column<V> (c) < cols) {
+#pragma unroll
+        for (int j = 0; j < V; j++)
+          v[c][j] = (v[c][j] - mean) * rstd * (1 + a[c][j]) + b[c][j];
+        store<T, V> (y + row * ldy + column<V> (c), v[c]);
+      }
+    }
+    if (stats != NULL && threadIdx.x == 0) {
+      stats[2 * row] = mean;
+      stats[2 * row + 1] = rstd;
+    }
   }
 }
 
-/* V elements of each fit into 16-byte accesses. */
+template <typename T, typename R, int V, int C>
+static __global__ void
+adaln_bwd (R *dx, int64_t lddx, const T *dy, int64_t lddy, const R *x, int64_t ldx,
+    int64_t rows, int per_block, int cols, const float *stats, const float *scale)
+{
+  __shared__ float shared[THREADS / 32];
+  const int64_t first = blockIdx.x * (int64_t)per_block;
+  float xh[C][V], g[C][V], a[C][V], dv[V];
+
+#pragma unroll
+  for (int c = 0; c < C; c++) {
+    if (column<V> (c) < cols)
+      load<float, V> (scale + column<V> (c), a[c]);
+  }
+  for (int64_t row = first; row < rows && row < first + per_block; row++) {
+    const float mean = stats[2 * row], rstd = stats[2 * row + 1];
+    float sum_g = 0, sum_gx = 0;
+
+#pragma unroll
+    for (int c = 0; c < C; c++) {
+      if (column<V> (c) < cols) {
+        load<R, V> (x + row * ldx + column<V> (c), xh[c]);
+        load<T, V> (dy + row * lddy + column<V> (c), g[c]);
+#pragma unroll
+        for (int j = 0; j < V; j++) {
+          xh[c][j] = (xh[c][j] - mean) * rstd;
+          g[c][j] *= 1 + a[c][j];
+          sum_g += g[c][j];
+          sum_gx += g[c][j] * xh[c][j];
+        }
+      }
+    }
+    const float mean_g = block_sum (sum_g, shared) / cols;
+    const float mean_gx = block_sum (sum_gx, shared) / cols;
+
+#pragma unroll
+    for (int c = 0; c < C; c++) {
+      if (column<V> (c) < cols) {
+        R *out = dx + row * lddx + column<V> (c);
+
+        load<R, V> (out, dv);
+#pragma unroll
+        for (int j = 0; j < V; j++)
+          dv[j] += rstd * (g[c][j] - mean_g - xh[c][j] * mean_gx);
+        store<R, V> (out, dv);
+      }
+    }
+  }
+}
+
+static bool
+aligned (const float *v)
+{
+  return ((uintptr_t)v & 15) == 0;
+}
+
+/* 16 bytes of each at a time. */
 template <typename T, typename R>
 static bool
 wide (fx_mat narrow, fx_mat x)
@@ -92,19 +139,42 @@ wide (fx_mat narrow, fx_mat x)
          x.cols % (int64_t)(16 / sizeof (T)) == 0;
 }
 
+/* Runs body with V and C for rows of `cols` columns: 16 bytes and as few chunks as hold
+ * them, or one element a thread and all that fit. */
+#define WITH_CHUNKS(c, wide_, cols, ...)                                                 \
+  do {                                                                                   \
+    constexpr int W = 16 / sizeof (T);                                                   \
+    if ((wide_) && (cols) <= W * THREADS) {                                              \
+      constexpr int V = W, C = 1;                                                        \
+      __VA_ARGS__                                                                        \
+    } else if ((wide_) && (cols) <= 3 * W * THREADS) {                                   \
+      constexpr int V = W, C = 3;                                                        \
+      __VA_ARGS__                                                                        \
+    } else if ((wide_) && (cols) <= 8 * W * THREADS) {                                   \
+      constexpr int V = W, C = 8;                                                        \
+      __VA_ARGS__                                                                        \
+    } else if ((cols) <= 32 * THREADS) {                                                 \
+      constexpr int V = 1, C = 32;                                                       \
+      __VA_ARGS__                                                                        \
+    } else {                                                                             \
+      return (c)->error (FX_ERR_UNSUPPORTED, "cuda: %s: rows of %lld are too wide",      \
+          __func__, (long long)(cols));                                                  \
+    }                                                                                    \
+  } while (0)
+
 int
 fxc_adaln (fx_backend *b, fx_mat y, float *stats, fx_mat x, const float *shift,
     const float *scale, float eps)
 {
   fx_cuda *c = fxc (b);
+  const int per_block = x.rows < MANY_ROWS ? 1 : 2;
+  const unsigned blocks = fxc_blocks (x.rows, per_block);
 
   FXC_WITH_TYPES (c, y.dtype, x.dtype, {
-    if (wide<T, R> (y, x))
-      adaln<T, R, 16 / sizeof (T)><<<x.rows, THREADS, 0, c->stream>>> (
-          (T *)y.p, y.ld, stats, (const R *)x.p, x.ld, (int)x.cols, shift, scale, eps);
-    else
-      adaln<T, R, 1><<<x.rows, THREADS, 0, c->stream>>> (
-          (T *)y.p, y.ld, stats, (const R *)x.p, x.ld, (int)x.cols, shift, scale, eps);
+    WITH_CHUNKS (c, (wide<T, R> (y, x) && aligned (scale) && aligned (shift)), x.cols, {
+      adaln<T, R, V, C><<<blocks, THREADS, 0, c->stream>>> ((T *)y.p, y.ld, stats,
+          (const R *)x.p, x.ld, x.rows, per_block, (int)x.cols, shift, scale, eps);
+    });
   })
   FXC_LAUNCHED (c, "adaln");
 }
@@ -114,16 +184,18 @@ fxc_adaln_bwd (
     fx_backend *b, fx_mat dx, fx_mat dy, fx_mat x, const float *stats, const float *scale)
 {
   fx_cuda *c = fxc (b);
+  const int per_block = x.rows < MANY_ROWS ? 1 : 2;
+  const unsigned blocks = fxc_blocks (x.rows, per_block);
 
   if (dx.dtype != x.dtype)
     return c->error (FX_ERR_SHAPE, "cuda: adaln_bwd: dx and x are of different types");
   FXC_WITH_TYPES (c, dy.dtype, x.dtype, {
-    if (wide<T, R> (dy, x) && fxc_aligned (dx, sizeof (R)))
-      adaln_bwd<T, R, 16 / sizeof (T)><<<x.rows, THREADS, 0, c->stream>>> ((R *)dx.p,
-          dx.ld, (const T *)dy.p, dy.ld, (const R *)x.p, x.ld, (int)x.cols, stats, scale);
-    else
-      adaln_bwd<T, R, 1><<<x.rows, THREADS, 0, c->stream>>> ((R *)dx.p, dx.ld,
-          (const T *)dy.p, dy.ld, (const R *)x.p, x.ld, (int)x.cols, stats, scale);
+    WITH_CHUNKS (c,
+        (wide<T, R> (dy, x) && fxc_aligned (dx, sizeof (R)) && aligned (scale)), x.cols, {
+          adaln_bwd<T, R, V, C><<<blocks, THREADS, 0, c->stream>>> ((R *)dx.p, dx.ld,
+              (const T *)dy.p, dy.ld, (const R *)x.p, x.ld, x.rows, per_block,
+              (int)x.cols, stats, scale);
+        });
   })
   FXC_LAUNCHED (c, "adaln_bwd");
 }

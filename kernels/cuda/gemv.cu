@@ -25,12 +25,21 @@ weights8 (
   }
 }
 
+static __device__ __forceinline__ int
+place (int k)
+{
+  return (k >> 2 & 1) * (K_TILE / 2) + (k >> 3) * 4 + (k & 3);
+}
+
 template <typename T, int Q, int M>
 static __global__ void
 gemv (T *y, int64_t ldy, const T *x, int64_t ldx, fxc_weight w, const float *bias,
     bool beta)
 {
-  __shared__ float code[16], code8[256], xs[M][K_TILE];
+  /* Column k at (k / 4 % 2) * K_TILE / 2 + k / 8 * 4 + k % 4: lanes read their 8 as two
+   * float4 without meeting in a bank. */
+  __shared__ __align__ (16) float xs[M][K_TILE];
+  __shared__ float code[16], code8[256];
   const int warp = threadIdx.x >> 5, lane = threadIdx.x & 31;
   const int64_t row = blockIdx.x * (int64_t)WARPS + warp;
   float sum[M] = {0};
@@ -42,7 +51,7 @@ gemv (T *y, int64_t ldy, const T *x, int64_t ldx, fxc_weight w, const float *bia
     __syncthreads ();
     for (int m = 0; m < M; m++) {
       for (int i = threadIdx.x; i < len; i += WARPS * 32)
-        xs[m][i] = to_f (x[m * ldx + k0 + i]);
+        xs[m][place (i)] = to_f (x[m * ldx + k0 + i]);
     }
     __syncthreads ();
     if (row >= w.n)
@@ -54,16 +63,20 @@ gemv (T *y, int64_t ldy, const T *x, int64_t ldx, fxc_weight w, const float *bia
         weights8<Q> (w, row * w.k + k0 + i, code, code8, v);
 #pragma unroll
         for (int m = 0; m < M; m++) {
+          const float4 a = *(const float4 *)&xs[m][place (i)];
+          const float4 b = *(const float4 *)&xs[m][place (i + 4)];
+          const float xv[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+
 #pragma unroll
           for (int j = 0; j < 8; j++)
-            sum[m] = fmaf (v[j], xs[m][i + j], sum[m]);
+            sum[m] = fmaf (v[j], xv[j], sum[m]);
         }
       } else {
         for (int j = 0; i + j < len; j++) {
           float one = fxc_element (w, row * w.k + k0 + i + j);
 
           for (int m = 0; m < M; m++)
-            sum[m] = fmaf (one, xs[m][i + j], sum[m]);
+            sum[m] = fmaf (one, xs[m][place (i + j)], sum[m]);
         }
       }
     }

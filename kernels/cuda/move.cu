@@ -14,6 +14,20 @@ copy (T *y, int64_t ldy, const S *x, int64_t ldx, int64_t rows, int64_t cols)
     y[i / cols * ldy + i % cols] = from_f<T> (to_f (x[i / cols * ldx + i % cols]));
 }
 
+/* V elements of a row at a time. */
+template <typename T, int V>
+static __global__ void
+copy_wide (T *y, int64_t ldy, const T *x, int64_t ldx, int64_t rows, int cols)
+{
+  const int per_row = cols / V;
+  const int64_t unit = blockIdx.x * (int64_t)THREADS + threadIdx.x;
+  const int64_t row = unit / per_row, i = unit % per_row * V;
+
+  if (row < rows)
+    *reinterpret_cast<pack<T, V> *> (y + row * ldy + i) =
+        *reinterpret_cast<const pack<T, V> *> (x + row * ldx + i);
+}
+
 template <typename T, typename S>
 static __global__ void
 gather (T *y, int64_t ldy, const S *table, int64_t ld, const int32_t *ids, int64_t cols)
@@ -50,7 +64,13 @@ fxc_copy (fx_backend *b, fx_mat y, fx_mat x)
   copy<T, S><<<blocks, THREADS, 0, c->stream>>> (                                        \
       (T *)y.p, y.ld, (const S *)x.p, x.ld, x.rows, x.cols)
   FXC_WITH_TYPE (c, y.dtype, {
-    if (x.dtype == FX_F32)
+    constexpr int V = 16 / sizeof (T);
+
+    if (x.dtype == y.dtype && fxc_aligned (x, sizeof (T)) && fxc_aligned (y, sizeof (T)))
+      copy_wide<T, V>
+          <<<fxc_blocks (x.rows * (x.cols / V), THREADS), THREADS, 0, c->stream>>> (
+              (T *)y.p, y.ld, (const T *)x.p, x.ld, x.rows, (int)x.cols);
+    else if (x.dtype == FX_F32)
       COPY (float);
     else if (x.dtype == FX_BF16)
       COPY (bf16);

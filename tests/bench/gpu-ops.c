@@ -158,9 +158,8 @@ lora_ops (side gpu, side cpu, double bound)
 
 /* Where a residual stream comes in: in the compute dtype, or in fp32 beside it. */
 static void
-residual_ops (side gpu, side cpu, double bound, bool wide)
+residual_ops (side gpu, side cpu, double bound, bool wide, int64_t m, int64_t d)
 {
-  const int64_t m = 130, d = 384;
   float *x = draw (m * d, 2), *dy = draw (m * d, 1), *scale = draw (d, .3f),
         *shift = draw (d, .3f);
   float *dx0 = draw (m * d, 1);
@@ -392,8 +391,12 @@ main (int argc, char **argv)
     printf ("== %s\n", fx_dtype_name (type));
     linear_ops (gpu, cpu, bound);
     lora_ops (gpu, cpu, bound);
-    residual_ops (gpu, cpu, bound, false);
-    residual_ops (gpu, cpu, bound, true);
+    for (int wide = 0; wide < 2; wide++) {
+      residual_ops (gpu, cpu, bound, wide, 130, 384);
+      residual_ops (gpu, cpu, bound, wide, 601, 3072);
+      residual_ops (gpu, cpu, bound, wide, 33, 4608);
+      residual_ops (gpu, cpu, bound, wide, 65, 321);
+    }
     act_ops (gpu, cpu, bound);
     attention_ops (gpu, cpu, bound, 3, 64, 96);
     attention_ops (gpu, cpu, bound, 2, 128, 203);
