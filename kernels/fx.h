@@ -177,6 +177,11 @@ typedef struct {
   int (*download) (fx_backend *b, void *dst, const void *src, size_t bytes);
   int (*zero) (fx_backend *b, void *dst, size_t bytes);
   int (*sync) (fx_backend *b);
+  /* Two queues; NULL where a backend has one. Between side (true) and side (false) ops go
+   * to the second, which starts after all that was asked for before; what follows runs
+   * beside them until join. Not nested. */
+  int (*side) (fx_backend *b, bool on);
+  int (*join) (fx_backend *b);
   void (*destroy) (fx_backend *b);
 
   /* --- linear layers --- */
@@ -413,6 +418,8 @@ int fx_upload (fx_backend *b, void *dst, const void *src, size_t bytes);
 int fx_download (fx_backend *b, void *dst, const void *src, size_t bytes);
 int fx_zero (fx_backend *b, void *dst, size_t bytes);
 int fx_sync (fx_backend *b);
+int fx_side (fx_backend *b, bool on);
+int fx_join (fx_backend *b);
 int fx_expand (fx_backend *b, fx_mat dst, const fx_weight *w);
 int fx_gemm (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w, bool beta);
 int fx_gemm_dgrad (fx_backend *b, fx_mat dx, fx_mat dy, const fx_weight *w, bool beta);

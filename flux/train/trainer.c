@@ -79,9 +79,10 @@ flux_trainer_free (FluxTrainer *self)
   g_free (self);
 }
 
-/* What CUDA takes by itself: its context, cuBLASLt's workspace and the kernels' scratch.
+/* What CUDA takes by itself: its context, cuBLASLt's workspaces and the kernels' scratch.
  * 607 MiB on an H100 at 512x768, so a little more is counted; a lean run expands its
- * weights in scratch, the largest of which has 5 dim^2 elements. */
+ * weights in scratch, the largest of which has 5 dim^2 elements, where another has a
+ * second queue's workspace. */
 static gsize
 context_bytes (FluxTrainer *self)
 {

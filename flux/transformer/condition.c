@@ -79,6 +79,7 @@ flux_condition (FluxRun *r, const FluxInput *const *inputs, guint n)
   const FluxConfig *c = &t->config;
   fx_mat temb = fx_rows (r->temb, 0, n);
 
+  FX_TRY (flux_streams_end (r)); /* which a failure may have left open */
   FX_TRY (embed_inputs (r, inputs, n));
   /* Every modulation layer begins with the same SiLU. */
   FX_TRY (fx_act_fwd (r->b, temb, temb, flux_none (), FX_ACT_SILU));

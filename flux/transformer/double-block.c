@@ -57,18 +57,21 @@ flux_double_forward (FluxRun *r, FluxLane *lane, const FluxDouble *d, int index,
   for (int s = 0; s < FLUX_N_STREAMS; s++) {
     fx_mat part = flux_stream (lane, qkv, s);
 
+    FX_TRY (flux_stream_begin (r, lane, s));
     FX_TRY (normed_input (r, lane, index, s, x));
     FX_TRY (flux_linear_qkv (r, part, flux_stream (lane, r->n, s), &d->qkv[s],
         slot_of (index, s, FLUX_D_Q, FLUX_D_ADD_Q)));
     FX_TRY (flux_norm_rope (
         r, lane, qk, part, flux_stream_row (lane, s), d->norm_q[s], d->norm_k[s]));
   }
+  FX_TRY (flux_streams_end (r));
   FX_TRY (flux_attend (r, o, a->lse, qk, qkv));
   for (int s = 0; s < FLUX_N_STREAMS; s++) {
     fx_mat y = flux_stream (lane, r->y, s), us = flux_stream (lane, u, s);
     fx_mat gs = flux_stream (lane, g, s);
     guint fc2 = slot_of (index, s, FLUX_D_FC2, FLUX_D_FC2_CONTEXT);
 
+    FX_TRY (flux_stream_begin (r, lane, s));
     FX_TRY (flux_linear (r, y, flux_stream (lane, o, s), &d->out[s],
         slot_of (index, s, FLUX_D_OUT, FLUX_D_ADD_OUT)));
     FX_TRY (fx_gate_residual (r->b, flux_stream (lane, x1, s), flux_stream (lane, x, s),
@@ -85,7 +88,7 @@ flux_double_forward (FluxRun *r, FluxLane *lane, const FluxDouble *d, int index,
     FX_TRY (fx_gate_residual (r->b, flux_stream (lane, x_out, s),
         flux_stream (lane, x1, s), y, mods (r, lane, index, s, GATE_MLP)));
   }
-  return FX_OK;
+  return flux_streams_end (r);
 }
 
 /* The cheap part of what the forward left in shared buffers, again from what was kept. */
@@ -98,6 +101,7 @@ restore (
   for (int s = 0; s < FLUX_N_STREAMS; s++) {
     fx_mat g = fx_cols (flux_stream (lane, r->cat, s), x.cols, 4 * x.cols);
 
+    FX_TRY (flux_stream_begin (r, lane, s));
     FX_TRY (normed_input (r, lane, index, s, x));
     FX_TRY (normed_middle (r, lane, index, s, fx_rows (a->x1, 0, lane->tokens)));
     FX_TRY (flux_norm_rope (r, lane, qk, flux_stream (lane, a->qkv, s),
@@ -106,7 +110,7 @@ restore (
       FX_TRY (fx_act_fwd (
           r->b, g, flux_stream (lane, a->u, s), flux_none (), FX_ACT_GELU_TANH));
   }
-  return FX_OK;
+  return flux_streams_end (r);
 }
 
 /* Through the MLP: lane->dx becomes the gradient of x1; r->dy that of attention's output.
@@ -146,14 +150,18 @@ flux_double_backward (FluxRun *r, FluxLane *lane, const FluxDouble *d, int index
 
   if (!fresh)
     FX_TRY (restore (r, lane, d, index, a, x));
-  for (int s = 0; s < FLUX_N_STREAMS; s++)
+  for (int s = 0; s < FLUX_N_STREAMS; s++) {
+    FX_TRY (flux_stream_begin (r, lane, s));
     FX_TRY (mlp_backward (r, lane, d, index, a, s));
+  }
+  FX_TRY (flux_streams_end (r));
   FX_TRY (flux_attend_bwd (r, dqk, dqkv, fx_rows (r->dn, 0, lane->tokens),
       fx_rows (a->o, 0, lane->tokens), a->lse, qk, fx_rows (a->qkv, 0, lane->tokens)));
   for (int s = 0; s < FLUX_N_STREAMS; s++) {
     fx_mat part = flux_stream (lane, dqkv, s);
     fx_mat dn = want_dx ? flux_stream (lane, r->dn, s) : flux_none ();
 
+    FX_TRY (flux_stream_begin (r, lane, s));
     FX_TRY (flux_norm_rope_bwd (r, lane, part, dqk, flux_stream (lane, a->qkv, s),
         flux_stream_row (lane, s), d->norm_q[s], d->norm_k[s]));
     FX_TRY (flux_linear_qkv_bwd (r, dn, part, flux_stream (lane, r->n, s), &d->qkv[s],
@@ -163,5 +171,5 @@ flux_double_backward (FluxRun *r, FluxLane *lane, const FluxDouble *d, int index
           flux_stream (lane, x, s), r->stats + 2 * flux_stream_row (lane, s),
           mods (r, lane, index, s, SCALE_MSA)));
   }
-  return FX_OK;
+  return flux_streams_end (r);
 }

@@ -37,7 +37,7 @@ is_group (FluxLora *lora, guint slot, guint n, fx_lora *group)
 static int
 run_group (FluxRun *r, fx_mat y, fx_mat x, const fx_lora *group, guint n)
 {
-  fx_mat h = fx_cols (fx_rows (r->h, 0, x.rows), 0, n * (gint64)group->rank);
+  fx_mat h = fx_cols (fx_rows (r->h, r->h_row, x.rows), 0, n * (gint64)group->rank);
 
   return fx_lora_fwd (r->b, y, h, x, group, (int)n);
 }

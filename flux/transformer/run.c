@@ -128,6 +128,7 @@ run_new (FluxTransformer *t, FluxRunMode mode, int max_text_tokens, int max_imag
   /* In fp32, which is the CPU, a product expands its weight as fast as it reads it. */
   r->keep_expanded = r->mode != FLUX_RUN_FORWARD && (mode & FLUX_RUN_LEAN) == 0 &&
                      r->b->compute != FX_F32;
+  r->beside = (mode & FLUX_RUN_LEAN) == 0;
   r->names = g_array_new (FALSE, FALSE, sizeof (FluxNamed));
   r->lanes = g_new0 (FluxLane, max_samples);
   for (int i = 0; i < max_samples; i++) {

@@ -92,6 +92,7 @@ struct _FluxRun {
   fx_mat cat;                /* [S, 5 D] attention | GELU */
   fx_mat y;                  /* [S, D] what a gate adds */
   fx_mat h;                  /* [S, 3 rank] */
+  gint64 h_row;              /* where in h the stream at work has its rows */
   float *stats, *stats2;     /* [S, 2] */
   float *final_stats;        /* [I, 2] */
   float *rstd;               /* [S, 2 H] */
@@ -103,6 +104,8 @@ struct _FluxRun {
   fx_mat tokens_in;                           /* [max tokens, widest input] */
   /* One block's weights in the compute dtype, when that pays. */
   gboolean keep_expanded;
+  gboolean beside; /* the streams of a double block on two queues: a lean run has memory
+                    * for the scratch of one only */
   char *expanded;
   void *staging; /* host */
   gsize staging_bytes;
@@ -165,6 +168,21 @@ int flux_linear_qkv_bwd (
     FluxRun *r, fx_mat dx, fx_mat dqkv, fx_mat x, const fx_weight *w, guint slot);
 /* Has the slot a module with gradients? */
 gboolean flux_is_trained (FluxRun *r, guint slot);
+
+/* Between begin and end the streams of a double block do not meet: text goes beside the
+ * image, where the backend can, and comes first, because it is short. */
+static inline int
+flux_stream_begin (FluxRun *r, const FluxLane *lane, int stream)
+{
+  r->h_row = flux_stream_row (lane, stream);
+  return r->beside ? fx_side (r->b, stream == FLUX_TEXT) : FX_OK;
+}
+static inline int
+flux_streams_end (FluxRun *r)
+{
+  r->h_row = 0;
+  return r->beside ? fx_join (r->b) : FX_OK;
+}
 
 /* ---- blocks: index counts within their kind ---- */
 

@@ -47,3 +47,18 @@ fx_sync (fx_backend *b)
   FX_CHECK_BACKEND ("sync", b);
   return b->ops->sync (b);
 }
+
+/* A backend with one queue does everything in order. */
+int
+fx_side (fx_backend *b, bool on)
+{
+  FX_CHECK_BACKEND ("side", b);
+  return b->ops->side != NULL ? b->ops->side (b, on) : FX_OK;
+}
+
+int
+fx_join (fx_backend *b)
+{
+  FX_CHECK_BACKEND ("join", b);
+  return b->ops->join != NULL ? b->ops->join (b) : FX_OK;
+}

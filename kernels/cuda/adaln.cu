@@ -7,7 +7,8 @@
  * (g) - xh mean (g xh)). */
 #include "kernels/cuda/common.cuh"
 
-#define THREADS 128
+#define THREADS 128 /* for rows that they can hold, else MANY_THREADS */
+#define MANY_THREADS 256
 #define MANY_ROWS 512 /* from there on a block has two */
 
 /* Columns [i, i + V) of chunk c belong to this thread. */
@@ -15,7 +16,7 @@ template <int V>
 static __device__ __forceinline__ int
 column (int c)
 {
-  return (c * THREADS + (int)threadIdx.x) * V;
+  return (c * (int)blockDim.x + (int)threadIdx.x) * V;
 }
 
 template <typename T, typename R, int V, int C>
@@ -23,7 +24,7 @@ static __global__ void
 adaln (T *y, int64_t ldy, float *stats, const R *x, int64_t ldx, int64_t rows,
     int per_block, int cols, const float *shift, const float *scale, float eps)
 {
-  __shared__ float shared[THREADS / 32];
+  __shared__ float shared[MANY_THREADS / 32];
   const int64_t first = blockIdx.x * (int64_t)per_block;
   float v[C][V], a[C][V], b[C][V];
 
@@ -79,7 +80,7 @@ static __global__ void
 adaln_bwd (R *dx, int64_t lddx, const T *dy, int64_t lddy, const R *x, int64_t ldx,
     int64_t rows, int per_block, int cols, const float *stats, const float *scale)
 {
-  __shared__ float shared[THREADS / 32];
+  __shared__ float shared[MANY_THREADS / 32];
   const int64_t first = blockIdx.x * (int64_t)per_block;
   float xh[C][V], g[C][V], a[C][V], dv[V];
 
@@ -139,21 +140,24 @@ wide (fx_mat narrow, fx_mat x)
          x.cols % (int64_t)(16 / sizeof (T)) == 0;
 }
 
-/* Runs body with V and C for rows of `cols` columns: 16 bytes and as few chunks as hold
- * them, or one element a thread and all that fit. */
+/* Runs body with V, C and threads for rows of `cols` columns: 16 bytes and as few chunks
+ * as hold them, or one element a thread. */
 #define WITH_CHUNKS(c, wide_, cols, ...)                                                 \
   do {                                                                                   \
     constexpr int W = 16 / sizeof (T);                                                   \
-    if ((wide_) && (cols) <= W * THREADS) {                                              \
+    const int threads =                                                                  \
+        (cols) <= ((wide_) ? 8 * W : 32) * THREADS ? THREADS : MANY_THREADS;             \
+                                                                                         \
+    if ((wide_) && (cols) <= W * threads) {                                              \
       constexpr int V = W, C = 1;                                                        \
       __VA_ARGS__                                                                        \
-    } else if ((wide_) && (cols) <= 3 * W * THREADS) {                                   \
+    } else if ((wide_) && (cols) <= 3 * W * threads) {                                   \
       constexpr int V = W, C = 3;                                                        \
       __VA_ARGS__                                                                        \
-    } else if ((wide_) && (cols) <= 8 * W * THREADS) {                                   \
+    } else if ((wide_) && (cols) <= 8 * W * threads) {                                   \
       constexpr int V = W, C = 8;                                                        \
       __VA_ARGS__                                                                        \
-    } else if ((cols) <= 32 * THREADS) {                                                 \
+    } else if ((cols) <= 32 * threads) {                                                 \
       constexpr int V = 1, C = 32;                                                       \
       __VA_ARGS__                                                                        \
     } else {                                                                             \
@@ -172,7 +176,7 @@ fxc_adaln (fx_backend *b, fx_mat y, float *stats, fx_mat x, const float *shift,
 
   FXC_WITH_TYPES (c, y.dtype, x.dtype, {
     WITH_CHUNKS (c, (wide<T, R> (y, x) && aligned (scale) && aligned (shift)), x.cols, {
-      adaln<T, R, V, C><<<blocks, THREADS, 0, c->stream>>> ((T *)y.p, y.ld, stats,
+      adaln<T, R, V, C><<<blocks, threads, 0, c->queue.stream>>> ((T *)y.p, y.ld, stats,
           (const R *)x.p, x.ld, x.rows, per_block, (int)x.cols, shift, scale, eps);
     });
   })
@@ -192,8 +196,8 @@ fxc_adaln_bwd (
   FXC_WITH_TYPES (c, dy.dtype, x.dtype, {
     WITH_CHUNKS (c,
         (wide<T, R> (dy, x) && fxc_aligned (dx, sizeof (R)) && aligned (scale)), x.cols, {
-          adaln_bwd<T, R, V, C><<<blocks, THREADS, 0, c->stream>>> ((R *)dx.p, dx.ld,
-              (const T *)dy.p, dy.ld, (const R *)x.p, x.ld, x.rows, per_block,
+          adaln_bwd<T, R, V, C><<<blocks, threads, 0, c->queue.stream>>> ((R *)dx.p,
+              dx.ld, (const T *)dy.p, dy.ld, (const R *)x.p, x.ld, x.rows, per_block,
               (int)x.cols, stats, scale);
         });
   })

@@ -141,7 +141,8 @@ fxc_adamw (fx_backend *b, float *p, const float *g, float *m, float *v, int64_t 
 {
   fx_cuda *c = fxc (b);
 
-  adamw<<<fxc_blocks (n, THREADS), THREADS, 0, c->stream>>> (p, g, m, v, n, terms_of (o));
+  adamw<<<fxc_blocks (n, THREADS), THREADS, 0, c->queue.stream>>> (
+      p, g, m, v, n, terms_of (o));
   FXC_LAUNCHED (c, "adamw");
 }
 
@@ -151,6 +152,7 @@ fxc_adamw8 (fx_backend *b, float *p, const float *g, const fx_adam8_state *s, in
 {
   fx_cuda *c = fxc (b);
 
-  adamw8<<<fxc_blocks (n, THREADS), THREADS, 0, c->stream>>> (p, g, *s, n, terms_of (o));
+  adamw8<<<fxc_blocks (n, THREADS), THREADS, 0, c->queue.stream>>> (
+      p, g, *s, n, terms_of (o));
   FXC_LAUNCHED (c, "adamw8");
 }

@@ -231,7 +231,7 @@ fxc_attention_any (
         FX_ERR_UNSUPPORTED, "cuda: attention: heads of %d are too wide", t->head_dim);
   FXC_WITH_TYPE (c, q.dtype, {
     FXC_TRY (c, allow_shared (forward<T>, bytes));
-    forward<T><<<grid, WARPS * 32, bytes, c->stream>>> ((T *)o.p, o.ld, lse, a);
+    forward<T><<<grid, WARPS * 32, bytes, c->queue.stream>>> ((T *)o.p, o.ld, lse, a);
   })
   FXC_LAUNCHED (c, "attention");
 }
@@ -256,10 +256,10 @@ fxc_attention_any_bwd (fx_cuda *c, fx_mat dq, fx_mat dk, fx_mat dv, fx_mat d_o, 
   FXC_WITH_TYPE (c, q.dtype, {
     FXC_TRY (c, allow_shared (backward<T, true>, bytes));
     FXC_TRY (c, allow_shared (backward<T, false>, bytes));
-    row_dots<T><<<grid_q, WARPS * 32, 0, c->stream>>> ((float *)delta, a);
-    backward<T, false><<<grid_q, WARPS * 32, bytes, c->stream>>> (
+    row_dots<T><<<grid_q, WARPS * 32, 0, c->queue.stream>>> ((float *)delta, a);
+    backward<T, false><<<grid_q, WARPS * 32, bytes, c->queue.stream>>> (
         (T *)dq.p, dq.ld, NULL, 0, a, (const float *)delta);
-    backward<T, true><<<grid_k, WARPS * 32, bytes, c->stream>>> (
+    backward<T, true><<<grid_k, WARPS * 32, bytes, c->queue.stream>>> (
         (T *)dk.p, dk.ld, (T *)dv.p, dv.ld, a, (const float *)delta);
   })
   FXC_LAUNCHED (c, "attention_bwd");

@@ -55,7 +55,8 @@ one_wide_head (fx_cuda *c, fx_mat o, fx_mat q, fx_mat k, fx_mat v, float scale)
 
     FX_TRY (fxc_matmul (c, &scores, scratch, qb.p, k.p, NULL, scale));
     FXC_WITH_TYPE (c, q.dtype, {
-      softmax<T><<<(unsigned)n, THREADS, 0, c->stream>>> ((T *)scratch, ld, (int)k.rows);
+      softmax<T>
+          <<<(unsigned)n, THREADS, 0, c->queue.stream>>> ((T *)scratch, ld, (int)k.rows);
     })
     FX_TRY (fxc_matmul (c, &values, ob.p, scratch, v.p, NULL, 1));
   }

@@ -4,8 +4,6 @@
 
 #include <stdlib.h>
 
-#define WORKSPACE_BYTES ((size_t)32 << 20)
-
 int
 fxc_failed (fx_cuda *c, cudaError_t e, const char *what, const char *file, int line)
 {
@@ -14,21 +12,6 @@ fxc_failed (fx_cuda *c, cudaError_t e, const char *what, const char *file, int l
   cudaGetLastError (); /* what is not sticky is cleared */
   return c->error (
       status, "cuda: %s: %s (%s:%d)", what, cudaGetErrorString (e), file, line);
-}
-
-int
-fxc_scratch (fx_cuda *c, int which, size_t bytes, void **p)
-{
-  if (bytes > c->scratch_size[which]) {
-    FXC_TRY (c, cudaStreamSynchronize (c->stream));
-    FXC_TRY (c, cudaFree (c->scratch[which]));
-    c->scratch[which] = NULL;
-    c->scratch_size[which] = 0;
-    FXC_TRY (c, cudaMalloc (&c->scratch[which], bytes));
-    c->scratch_size[which] = bytes;
-  }
-  *p = c->scratch[which];
-  return FX_OK;
 }
 
 static int
@@ -42,7 +25,9 @@ static void
 cuda_free (fx_backend *b, void *p, size_t bytes)
 {
   fxc_biases_forget (fxc (b), p, bytes);
-  cudaStreamSynchronize (fxc (b)->stream);
+  cudaStreamSynchronize (fxc (b)->queue.stream);
+  if (fxc (b)->other.stream != NULL)
+    cudaStreamSynchronize (fxc (b)->other.stream);
   cudaFree (p);
 }
 
@@ -51,7 +36,7 @@ static int
 cuda_upload (fx_backend *b, void *dst, const void *src, size_t bytes)
 {
   FXC_TRY (fxc (b),
-      cudaMemcpyAsync (dst, src, bytes, cudaMemcpyHostToDevice, fxc (b)->stream));
+      cudaMemcpyAsync (dst, src, bytes, cudaMemcpyHostToDevice, fxc (b)->queue.stream));
   return FX_OK;
 }
 
@@ -59,22 +44,22 @@ static int
 cuda_download (fx_backend *b, void *dst, const void *src, size_t bytes)
 {
   FXC_TRY (fxc (b),
-      cudaMemcpyAsync (dst, src, bytes, cudaMemcpyDeviceToHost, fxc (b)->stream));
-  FXC_TRY (fxc (b), cudaStreamSynchronize (fxc (b)->stream));
+      cudaMemcpyAsync (dst, src, bytes, cudaMemcpyDeviceToHost, fxc (b)->queue.stream));
+  FXC_TRY (fxc (b), cudaStreamSynchronize (fxc (b)->queue.stream));
   return FX_OK;
 }
 
 static int
 cuda_zero (fx_backend *b, void *dst, size_t bytes)
 {
-  FXC_TRY (fxc (b), cudaMemsetAsync (dst, 0, bytes, fxc (b)->stream));
+  FXC_TRY (fxc (b), cudaMemsetAsync (dst, 0, bytes, fxc (b)->queue.stream));
   return FX_OK;
 }
 
 static int
 cuda_sync (fx_backend *b)
 {
-  FXC_TRY (fxc (b), cudaStreamSynchronize (fxc (b)->stream));
+  FXC_TRY (fxc (b), cudaStreamSynchronize (fxc (b)->queue.stream));
   return FX_OK;
 }
 
@@ -83,17 +68,18 @@ cuda_destroy (fx_backend *b)
 {
   fx_cuda *c = fxc (b);
 
-  if (c->stream != NULL)
-    cudaStreamSynchronize (c->stream);
+  if (c->queue.stream != NULL)
+    cudaDeviceSynchronize ();
   fxc_plans_free (c);
   fxc_biases_free (c);
-  for (int i = 0; i < FXC_N_SCRATCH; i++)
-    cudaFree (c->scratch[i]);
-  cudaFree (c->workspace);
+  fxc_queue_close (&c->queue);
+  fxc_queue_close (&c->other);
+  if (c->forked != NULL)
+    cudaEventDestroy (c->forked);
+  if (c->done != NULL)
+    cudaEventDestroy (c->done);
   if (c->lt != NULL)
     cublasLtDestroy (c->lt);
-  if (c->stream != NULL)
-    cudaStreamDestroy (c->stream);
   free (c);
 }
 
@@ -104,6 +90,8 @@ static const fx_ops ops = {
     .download = cuda_download,
     .zero = cuda_zero,
     .sync = cuda_sync,
+    .side = fxc_side,
+    .join = fxc_join,
     .destroy = cuda_destroy,
     .expand = fxc_expand,
     .gemm = fxc_gemm,
@@ -154,9 +142,7 @@ start (fx_cuda *c, int device)
     c->base.compute = major >= 8 ? FX_BF16 : FX_F16;
   if (c->base.compute == FX_BF16 && major < 8)
     return c->error (FX_ERR_UNSUPPORTED, "cuda: this GPU has no bf16; use float16");
-  FXC_TRY (c, cudaStreamCreateWithFlags (&c->stream, cudaStreamNonBlocking));
-  c->workspace_size = WORKSPACE_BYTES;
-  FXC_TRY (c, cudaMalloc (&c->workspace, c->workspace_size));
+  FX_TRY (fxc_queue_open (c, &c->queue));
   s = cublasLtCreate (&c->lt);
   if (s != CUBLAS_STATUS_SUCCESS)
     return c->error (FX_ERR_DEVICE, "cuda: cuBLASLt does not start: status %d", (int)s);

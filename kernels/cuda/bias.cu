@@ -48,7 +48,9 @@ add (fx_cuda *c, const float *bias, int64_t n, const void **out)
   all->list[all->n++].converted = p;
   *out = p;
   FXC_WITH_TYPE (c, c->base.compute,
-      { convert<T><<<fxc_blocks (n, 256), 256, 0, c->stream>>> ((T *)p, bias, n); })
+      { convert<T><<<fxc_blocks (n, 256), 256, 0, c->queue.stream>>> ((T *)p, bias, n); })
+  /* Once a bias: the other queue may be the next to read it. */
+  FXC_TRY (c, cudaStreamSynchronize (c->queue.stream));
   FXC_LAUNCHED (c, "bias");
 }
 
@@ -77,7 +79,7 @@ fxc_biases_forget (fx_cuda *c, const void *p, size_t bytes)
 
   if (all == NULL || p == NULL)
     return;
-  cudaStreamSynchronize (c->stream);
+  cudaStreamSynchronize (c->queue.stream);
   for (size_t i = 0; i < all->n; i++) {
     const char *at = (const char *)all->list[i].bias;
 

@@ -78,7 +78,7 @@ bands (fx_cuda *c, fx_mat y, fx_mat x, const fx_weight *w, shape s)
     int64_t n = y.rows - first < band ? y.rows - first : band;
 
     FXC_WITH_TYPE (c, x.dtype, {
-      patches<T><<<fxc_blocks (n * w->k, THREADS), THREADS, 0, c->stream>>> (
+      patches<T><<<fxc_blocks (n * w->k, THREADS), THREADS, 0, c->queue.stream>>> (
           (T *)scratch, (const T *)x.p, x.ld, s, first, n);
     })
     FXC_TRY (c, cudaGetLastError ());
@@ -99,7 +99,7 @@ fxc_conv2d (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w, const fx_conv
       (conv->width + conv->pad_left + conv->pad_right - conv->kernel) / conv->stride + 1;
   if ((size_t)w->n % align != 0 || (size_t)w->k % align != 0) {
     FXC_WITH_TYPE (c, x.dtype, {
-      narrow<T><<<fxc_blocks (y.rows * 32, THREADS), THREADS, 0, c->stream>>> (
+      narrow<T><<<fxc_blocks (y.rows * 32, THREADS), THREADS, 0, c->queue.stream>>> (
           (T *)y.p, y.ld, (const T *)x.p, x.ld, fxc_weight_of (w), w->bias, s, y.rows);
     })
     FXC_LAUNCHED (c, "conv2d");

@@ -1,9 +1,9 @@
 /* kernels/cuda/cuda.h: the CUDA backend from inside. SPDX-License-Identifier:
  * LGPL-2.1-or-later
  *
- * Everything runs on one stream; nothing here waits for the device but upload, download
- * and sync. Scratch grows at the first call that needs more of it, so a step that has run
- * once allocates nothing when it runs again. */
+ * Everything runs on one stream, or for a while on two; nothing here waits for the device
+ * but upload, download and sync. Scratch grows at the first call that needs more of it,
+ * so a step that has run once allocates nothing when it runs again. */
 #pragma once
 
 #include <cublasLt.h>
@@ -23,19 +23,27 @@ typedef struct fxc_biases fxc_biases;
 /* An op may hold one of each at once. */
 enum { FXC_SCRATCH_WEIGHT, FXC_SCRATCH_PARTIAL, FXC_SCRATCH_MATRIX, FXC_N_SCRATCH };
 
+/* What a queue has to itself. */
+typedef struct {
+  cudaStream_t stream;
+  void *workspace; /* cuBLASLt's */
+  size_t workspace_size;
+  void *scratch[FXC_N_SCRATCH];
+  size_t scratch_size[FXC_N_SCRATCH];
+} fxc_queue;
+
 typedef struct {
   fx_backend base;
   fxc_error_func error; /* fx_error() of whoever opened the module */
-  cudaStream_t stream;
   cublasLtHandle_t lt;
   int n_sms;
   bool has_mma;            /* sm_80 or newer: mma.sync m16n8k16, cp.async, bf16 */
   bool has_wgmma;          /* sm_90, and the module holds code for sm_90a */
   void *encode_tensor_map; /* the driver's cuTensorMapEncodeTiled, once asked for */
-  void *workspace;         /* cuBLASLt's */
-  size_t workspace_size;
-  void *scratch[FXC_N_SCRATCH];
-  size_t scratch_size[FXC_N_SCRATCH];
+  fxc_queue queue;         /* where ops go */
+  fxc_queue other; /* the second of the two while ops go to the first, and the reverse */
+  bool on_side;
+  cudaEvent_t forked, done; /* made with the second queue */
   fxc_plans *plans;
   fxc_biases *biases;
 } fx_cuda;
@@ -47,6 +55,10 @@ fxc (fx_backend *b)
 }
 
 int fxc_failed (fx_cuda *c, cudaError_t e, const char *what, const char *file, int line);
+int fxc_queue_open (fx_cuda *c, fxc_queue *q);
+void fxc_queue_close (fxc_queue *q);
+int fxc_side (fx_backend *b, bool on);
+int fxc_join (fx_backend *b);
 int fxc_scratch (fx_cuda *c, int which, size_t bytes, void **p);
 
 #define FXC_TRY(c, call)                                                                 \

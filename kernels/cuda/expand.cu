@@ -56,12 +56,13 @@ fxc_expand (fx_backend *b, fx_mat dst, const fx_weight *weight)
     T *out = (T *)dst.p;
 
     if (w.qtype == FX_Q_NF4)
-      expand_nf4<T, false><<<blocks, THREADS, 0, c->stream>>> (out, w, n / 8);
+      expand_nf4<T, false><<<blocks, THREADS, 0, c->queue.stream>>> (out, w, n / 8);
     else if (w.qtype == FX_Q_NF4_DOUBLE)
-      expand_nf4<T, true><<<blocks, THREADS, 0, c->stream>>> (out, w, n / 8);
+      expand_nf4<T, true><<<blocks, THREADS, 0, c->queue.stream>>> (out, w, n / 8);
     else
       expand_rows<T>
-          <<<fxc_blocks (n, THREADS * PER_THREAD), THREADS, 0, c->stream>>> (out, w);
+          <<<fxc_blocks (n, THREADS * PER_THREAD), THREADS, 0, c->queue.stream>>> (
+              out, w);
   })
   FXC_LAUNCHED (c, "expand");
 }

@@ -178,13 +178,13 @@ launch (fx_cuda *c, fx_mat dq, fx_mat dk, fx_mat dv, fx_mat o, flash_args a, flo
                   cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
   FXC_TRY (c, cudaFuncSetAttribute (queries_backward<T, HD>,
                   cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-  row_dots<T><<<dim3 (fxc_blocks (a.n_q, 4), heads), 128, 0, c->stream>>> (
+  row_dots<T><<<dim3 (fxc_blocks (a.n_q, 4), heads), 128, 0, c->queue.stream>>> (
       delta, (const T *)a.d_o, a.lddo, (const T *)o.p, o.ld, a.n_q, HD);
   keys_backward<T, HD>
-      <<<dim3 (fxc_blocks (a.n_k, ROWS), heads), THREADS, bytes, c->stream>>> (
+      <<<dim3 (fxc_blocks (a.n_k, ROWS), heads), THREADS, bytes, c->queue.stream>>> (
           (T *)dk.p, dk.ld, (T *)dv.p, dv.ld, a);
   queries_backward<T, HD>
-      <<<dim3 (fxc_blocks (a.n_q, ROWS), heads), THREADS, bytes, c->stream>>> (
+      <<<dim3 (fxc_blocks (a.n_q, ROWS), heads), THREADS, bytes, c->queue.stream>>> (
           (T *)dq.p, dq.ld, a);
   FXC_LAUNCHED (c, "attention_bwd");
 }

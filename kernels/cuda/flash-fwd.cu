@@ -98,8 +98,9 @@ launch (fx_cuda *c, fx_mat o, float *lse, flash_args a, int heads)
 
   FXC_TRY (c, cudaFuncSetAttribute (forward<T, HD, BM>,
                   cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-  forward<T, HD, BM><<<dim3 (fxc_blocks (a.n_q, BM), heads), BM * 2, bytes, c->stream>>> (
-      (T *)o.p, o.ld, lse, a);
+  forward<T, HD, BM>
+      <<<dim3 (fxc_blocks (a.n_q, BM), heads), BM * 2, bytes, c->queue.stream>>> (
+          (T *)o.p, o.ld, lse, a);
   FXC_LAUNCHED (c, "attention");
 }
 

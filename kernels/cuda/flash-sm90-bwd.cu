@@ -250,10 +250,11 @@ launch (fx_cuda *c, fx_mat dq, fx_mat dk, fx_mat dv, fx_mat d_o, fx_mat o,
   FX_TRY (fxc_tensor_map (c, &m.d_o, d_o));
   FXC_TRY (c, cudaFuncSetAttribute (
                   backward<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, BYTES));
-  prepare<T><<<dim3 (padded / 4, t->heads), 128, 0, c->stream>>> (lse2, delta, lse,
+  prepare<T><<<dim3 (padded / 4, t->heads), 128, 0, c->queue.stream>>> (lse2, delta, lse,
       (const T *)d_o.p, d_o.ld, (const T *)o.p, o.ld, (int)q.rows, padded);
-  backward<T><<<dim3 (fxc_blocks (most, OWN), t->heads, 2), 384, BYTES, c->stream>>> (
-      m, a, (T *)dq.p, dq.ld, (T *)dk.p, dk.ld, (T *)dv.p, dv.ld);
+  backward<T>
+      <<<dim3 (fxc_blocks (most, OWN), t->heads, 2), 384, BYTES, c->queue.stream>>> (
+          m, a, (T *)dq.p, dq.ld, (T *)dk.p, dk.ld, (T *)dv.p, dv.ld);
   FXC_LAUNCHED (c, "attention_bwd");
 }
 

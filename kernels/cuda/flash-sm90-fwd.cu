@@ -195,7 +195,7 @@ launch (fx_cuda *c, fx_mat o, float *lse, fx_mat q, fx_mat k, fx_mat v, const fx
   FX_TRY (fxc_tensor_map (c, &m.v, v));
   FXC_TRY (c, cudaFuncSetAttribute (
                   forward<T>, cudaFuncAttributeMaxDynamicSharedMemorySize, BYTES));
-  forward<T><<<dim3 (fxc_blocks (q.rows, BM), a->heads), 384, BYTES, c->stream>>> (
+  forward<T><<<dim3 (fxc_blocks (q.rows, BM), a->heads), 384, BYTES, c->queue.stream>>> (
       m, (T *)o.p, o.ld, lse, (int)q.rows, (int)k.rows, a->scale);
   FXC_LAUNCHED (c, "attention");
 }

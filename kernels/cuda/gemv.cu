@@ -103,7 +103,7 @@ launch (fx_cuda *c, fx_mat y, fx_mat x, const fxc_weight &w, const float *bias, 
   unsigned blocks = fxc_blocks (w.n, WARPS);
 
 #define GEMV(Q)                                                                          \
-  gemv<T, Q, M><<<blocks, WARPS * 32, 0, c->stream>>> (                                  \
+  gemv<T, Q, M><<<blocks, WARPS * 32, 0, c->queue.stream>>> (                            \
       (T *)y.p, y.ld, (const T *)x.p, x.ld, w, bias, beta)
   if (w.qtype == FX_Q_NF4)
     GEMV (FX_Q_NF4);

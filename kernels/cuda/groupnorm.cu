@@ -80,13 +80,13 @@ fxc_groupnorm (fx_backend *b, fx_mat y, fx_mat x, int groups, const float *weigh
       groups * (CHUNKS * 2 * sizeof (double) + 2 * sizeof (float)), &partial));
   stats = (float *)((double *)partial + (size_t)groups * CHUNKS * 2);
   FXC_WITH_TYPE (c, x.dtype, {
-    sums<T><<<dim3 (CHUNKS, groups), THREADS, 0, c->stream>>> (
+    sums<T><<<dim3 (CHUNKS, groups), THREADS, 0, c->queue.stream>>> (
         (double *)partial, (const T *)x.p, x.ld, x.rows, per_group);
-    statistics<<<1, groups, 0, c->stream>>> (
+    statistics<<<1, groups, 0, c->queue.stream>>> (
         stats, (const double *)partial, (double)x.rows * per_group, eps);
-    apply<T><<<fxc_blocks (x.rows * x.cols, THREADS), THREADS, 0, c->stream>>> ((T *)y.p,
-        y.ld, (const T *)x.p, x.ld, x.rows, (int)x.cols, per_group, stats, weight, bias,
-        silu);
+    apply<T><<<fxc_blocks (x.rows * x.cols, THREADS), THREADS, 0, c->queue.stream>>> (
+        (T *)y.p, y.ld, (const T *)x.p, x.ld, x.rows, (int)x.cols, per_group, stats,
+        weight, bias, silu);
   })
   FXC_LAUNCHED (c, "groupnorm");
 }

@@ -381,8 +381,8 @@ run_dy (fx_cuda *c, fx_mat dy, fx_mat h, const lora_group *g, const work *w)
                 : wide ? dy_pass<T, 8, true>
                              : dy_pass<T, 8, false>;
 
-  kernel<<<grid, LORA_THREADS, 0, c->stream>>> (sums, w->stride, w->dh, (const T *)dy.p,
-      dy.ld, from, *g, dy.rows, w->chunk, w->dy_tiles);
+  kernel<<<grid, LORA_THREADS, 0, c->queue.stream>>> (sums, w->stride, w->dh,
+      (const T *)dy.p, dy.ld, from, *g, dy.rows, w->chunk, w->dy_tiles);
 }
 
 template <typename T>
@@ -398,7 +398,7 @@ run_x (fx_cuda *c, fx_mat dx, fx_mat x, const lora_group *g, const work *w)
                 : g->width <= 12 ? x_pass<T, 12, true>
                                  : x_pass<T, 16, true>;
 
-  kernel<<<grid, LORA_THREADS, 0, c->stream>>> (g->da[0] == NULL ? NULL : w->sums,
+  kernel<<<grid, LORA_THREADS, 0, c->queue.stream>>> (g->da[0] == NULL ? NULL : w->sums,
       w->stride, (T *)dx.p, dx.ld, (const T *)x.p, x.ld, w->dh, w->dy_pieces, *g, x.rows,
       w->chunk, per_block);
 }
@@ -419,7 +419,7 @@ backward (fx_cuda *c, fx_mat dx, fx_mat dy, fx_mat x, fx_mat h, const lora_group
       run_x<T> (c, dx, x, g, &w);
   })
   if (trained)
-    add_chunks<<<fxc_blocks (w.stride, 256), 256, 0, c->stream>>> (
+    add_chunks<<<fxc_blocks (w.stride, 256), 256, 0, c->queue.stream>>> (
         w.sums, w.stride, w.chunks, *g);
   FXC_LAUNCHED (c, "lora_bwd");
 }

@@ -257,7 +257,7 @@ fxc_lora_down (fx_cuda *c, float *partial, fx_mat x, const lora_group *g)
                   : g->width <= 4  ? down<T, 4, true>
                   : g->width <= 12 ? down<T, 12, true>
                                    : down<T, 16, true>;
-    kernel<<<grid, LORA_THREADS, 0, c->stream>>> (
+    kernel<<<grid, LORA_THREADS, 0, c->queue.stream>>> (
         partial, (const T *)x.p, x.ld, *g, x.rows, split_columns (x.rows, g->k));
   })
   FXC_LAUNCHED (c, "lora: x A^T");
@@ -278,7 +278,7 @@ forward (fx_cuda *c, fx_mat y, fx_mat h, fx_mat x, const lora_group *g)
   FX_TRY (fxc_lora_down (c, (float *)partial, x, g));
   FXC_WITH_TYPE (c, x.dtype, {
     auto kernel = lora_fits (y, g->part) ? up<T, true> : up<T, false>;
-    kernel<<<grid, LORA_THREADS, 0, c->stream>>> (
+    kernel<<<grid, LORA_THREADS, 0, c->queue.stream>>> (
         (T *)y.p, y.ld, (T *)h.p, h.ld, (const float *)partial, splits, *g, y.rows, rows);
   })
   FXC_LAUNCHED (c, "lora");

@@ -61,14 +61,14 @@ fxc_copy (fx_backend *b, fx_mat y, fx_mat x)
   const unsigned blocks = fxc_blocks (x.rows * x.cols, THREADS);
 
 #define COPY(S)                                                                          \
-  copy<T, S><<<blocks, THREADS, 0, c->stream>>> (                                        \
+  copy<T, S><<<blocks, THREADS, 0, c->queue.stream>>> (                                  \
       (T *)y.p, y.ld, (const S *)x.p, x.ld, x.rows, x.cols)
   FXC_WITH_TYPE (c, y.dtype, {
     constexpr int V = 16 / sizeof (T);
 
     if (x.dtype == y.dtype && fxc_aligned (x, sizeof (T)) && fxc_aligned (y, sizeof (T)))
       copy_wide<T, V>
-          <<<fxc_blocks (x.rows * (x.cols / V), THREADS), THREADS, 0, c->stream>>> (
+          <<<fxc_blocks (x.rows * (x.cols / V), THREADS), THREADS, 0, c->queue.stream>>> (
               (T *)y.p, y.ld, (const T *)x.p, x.ld, x.rows, (int)x.cols);
     else if (x.dtype == FX_F32)
       COPY (float);
@@ -88,10 +88,10 @@ fxc_gather (fx_backend *b, fx_mat y, fx_mat table, const int32_t *ids)
   void *device;
 
   FX_TRY (fxc_scratch (c, FXC_SCRATCH_PARTIAL, y.rows * sizeof *ids, &device));
-  FXC_TRY (c, cudaMemcpyAsync (
-                  device, ids, y.rows * sizeof *ids, cudaMemcpyHostToDevice, c->stream));
+  FXC_TRY (c, cudaMemcpyAsync (device, ids, y.rows * sizeof *ids, cudaMemcpyHostToDevice,
+                  c->queue.stream));
 #define GATHER(S)                                                                        \
-  gather<T, S><<<grid, THREADS, 0, c->stream>>> (                                        \
+  gather<T, S><<<grid, THREADS, 0, c->queue.stream>>> (                                  \
       (T *)y.p, y.ld, (const S *)table.p, table.ld, (const int32_t *)device, y.cols)
   FXC_WITH_TYPE (c, y.dtype, {
     if (table.dtype == FX_F32)
@@ -110,7 +110,7 @@ fxc_upsample2 (fx_backend *b, fx_mat y, fx_mat x, int height, int width)
   fx_cuda *c = fxc (b);
 
   FXC_WITH_TYPE (c, x.dtype, {
-    upsample<T><<<fxc_blocks (y.rows * y.cols, THREADS), THREADS, 0, c->stream>>> (
+    upsample<T><<<fxc_blocks (y.rows * y.cols, THREADS), THREADS, 0, c->queue.stream>>> (
         (T *)y.p, y.ld, (const T *)x.p, x.ld, width, y.rows, (int)y.cols);
   })
   FXC_LAUNCHED (c, "upsample2");

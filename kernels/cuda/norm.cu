@@ -40,7 +40,7 @@ fxc_layernorm (
   fx_cuda *c = fxc (b);
 
   FXC_WITH_TYPES (c, y.dtype, x.dtype, {
-    norm<T, R, false><<<x.rows, THREADS, 0, c->stream>>> (
+    norm<T, R, false><<<x.rows, THREADS, 0, c->queue.stream>>> (
         (T *)y.p, y.ld, (const R *)x.p, x.ld, (int)x.cols, weight, bias, eps);
   })
   FXC_LAUNCHED (c, "layernorm");
@@ -52,7 +52,7 @@ fxc_rmsnorm (fx_backend *b, fx_mat y, fx_mat x, const float *weight, float eps)
   fx_cuda *c = fxc (b);
 
   FXC_WITH_TYPES (c, y.dtype, x.dtype, {
-    norm<T, R, true><<<x.rows, THREADS, 0, c->stream>>> (
+    norm<T, R, true><<<x.rows, THREADS, 0, c->queue.stream>>> (
         (T *)y.p, y.ld, (const R *)x.p, x.ld, (int)x.cols, weight, NULL, eps);
   })
   FXC_LAUNCHED (c, "rmsnorm");

@@ -109,7 +109,7 @@ plan_run (fx_cuda *c, const plan *p, const cublasLtMatmulAlgo_t *algo, void *y,
         p->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias);
   if (e == CUBLAS_STATUS_SUCCESS)
     e = cublasLtMatmul (c->lt, p->desc, &alpha, w, p->a, x, p->b, &beta, y, p->d, y, p->d,
-        algo, c->workspace, c->workspace_size, c->stream);
+        algo, c->queue.workspace, c->queue.workspace_size, c->queue.stream);
   return e;
 }
 
@@ -130,10 +130,10 @@ plan_time (fx_cuda *c, const plan *p, const cublasLtMatmulAlgo_t *algo, void *y,
   for (int i = 0; i < TIMED_RUNS; i++) {
     float ms = 0;
 
-    cudaEventRecord (from, c->stream);
+    cudaEventRecord (from, c->queue.stream);
     if (plan_run (c, p, algo, y, x, w, bias, 1) != CUBLAS_STATUS_SUCCESS)
       break;
-    cudaEventRecord (to, c->stream);
+    cudaEventRecord (to, c->queue.stream);
     if (cudaEventSynchronize (to) != cudaSuccess ||
         cudaEventElapsedTime (&ms, from, to) != cudaSuccess)
       break;
@@ -150,11 +150,11 @@ static bool
 plan_try (fx_cuda *c, const plan *p, const cublasLtMatmulAlgo_t *algo, void *device,
     void *host, size_t bytes, const void *x, const void *w, const void *bias)
 {
-  bool ok = cudaMemsetAsync (device, 0, bytes, c->stream) == cudaSuccess &&
+  bool ok = cudaMemsetAsync (device, 0, bytes, c->queue.stream) == cudaSuccess &&
             plan_run (c, p, algo, device, x, w, bias, 1) == CUBLAS_STATUS_SUCCESS &&
-            cudaMemcpyAsync (host, device, bytes, cudaMemcpyDeviceToHost, c->stream) ==
-                cudaSuccess &&
-            cudaStreamSynchronize (c->stream) == cudaSuccess;
+            cudaMemcpyAsync (host, device, bytes, cudaMemcpyDeviceToHost,
+                c->queue.stream) == cudaSuccess &&
+            cudaStreamSynchronize (c->queue.stream) == cudaSuccess;
 
   if (!ok)
     cudaGetLastError ();
@@ -223,8 +223,8 @@ plan_make (fx_cuda *c, const fxc_shape *shape, const void *x, const void *w,
     e = cublasLtMatmulPreferenceCreate (&preference);
   if (e == CUBLAS_STATUS_SUCCESS)
     e = cublasLtMatmulPreferenceSetAttribute (preference,
-        CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &c->workspace_size,
-        sizeof c->workspace_size);
+        CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &c->queue.workspace_size,
+        sizeof c->queue.workspace_size);
   if (e == CUBLAS_STATUS_SUCCESS)
     e = cublasLtMatmulAlgoGetHeuristic (
         c->lt, p->desc, p->a, p->b, p->d, p->d, preference, CANDIDATES, found, &n);

@@ -129,8 +129,9 @@ fxc_qknorm_rope (fx_backend *b, fx_mat qk, float *rstd, fx_mat qkv, const float 
     return c->error (
         FX_ERR_UNSUPPORTED, "cuda: qknorm_rope: heads of %d are too wide", head_dim);
   FXC_WITH_TYPE (c, qkv.dtype, {
-    forward<T><<<fxc_blocks (a.rows * 2 * a.heads, WARPS), WARPS * 32, 0, c->stream>>> (
-        (T *)qk.p, qk.ld, rstd, (const T *)qkv.p, qkv.ld, a, eps);
+    forward<T>
+        <<<fxc_blocks (a.rows * 2 * a.heads, WARPS), WARPS * 32, 0, c->queue.stream>>> (
+            (T *)qk.p, qk.ld, rstd, (const T *)qkv.p, qkv.ld, a, eps);
   })
   FXC_LAUNCHED (c, "qknorm_rope");
 }
@@ -147,9 +148,10 @@ fxc_qknorm_rope_bwd (fx_backend *b, fx_mat dqkv, fx_mat dqk, fx_mat qkv,
     return c->error (
         FX_ERR_UNSUPPORTED, "cuda: qknorm_rope: heads of %d are too wide", head_dim);
   FXC_WITH_TYPE (c, qkv.dtype, {
-    backward<T><<<fxc_blocks (a.rows * 2 * a.heads, WARPS), WARPS * 32, 0, c->stream>>> (
-        (T *)dqkv.p, dqkv.ld, (const T *)dqk.p, dqk.ld, (const T *)qkv.p, qkv.ld, rstd,
-        a);
+    backward<T>
+        <<<fxc_blocks (a.rows * 2 * a.heads, WARPS), WARPS * 32, 0, c->queue.stream>>> (
+            (T *)dqkv.p, dqkv.ld, (const T *)dqk.p, dqk.ld, (const T *)qkv.p, qkv.ld,
+            rstd, a);
   })
   FXC_LAUNCHED (c, "qknorm_rope_bwd");
 }

@@ -67,11 +67,11 @@ fxc_mse (fx_backend *b, double *loss, fx_mat dpred, fx_mat pred, fx_mat target,
 
   FX_TRY (fxc_scratch (c, FXC_SCRATCH_PARTIAL, BLOCKS * sizeof (double), &partial));
   FXC_WITH_TYPE (c, pred.dtype, {
-    mse<T><<<BLOCKS, THREADS, 0, c->stream>>> ((double *)partial, (T *)dpred.p, dpred.ld,
-        (const T *)pred.p, pred.ld, (const float *)target.p, target.ld, pred.rows,
-        pred.cols, factor);
+    mse<T><<<BLOCKS, THREADS, 0, c->queue.stream>>> ((double *)partial, (T *)dpred.p,
+        dpred.ld, (const T *)pred.p, pred.ld, (const float *)target.p, target.ld,
+        pred.rows, pred.cols, factor);
   })
-  total<<<1, THREADS, 0, c->stream>>> (
+  total<<<1, THREADS, 0, c->queue.stream>>> (
       loss, (const double *)partial, BLOCKS, weight / count, false);
   FXC_LAUNCHED (c, "mse");
 }
@@ -83,7 +83,8 @@ fxc_sum_squares (fx_backend *b, double *sum, const float *x, int64_t n)
   void *partial;
 
   FX_TRY (fxc_scratch (c, FXC_SCRATCH_PARTIAL, BLOCKS * sizeof (double), &partial));
-  squares<<<BLOCKS, THREADS, 0, c->stream>>> ((double *)partial, x, n);
-  total<<<1, THREADS, 0, c->stream>>> (sum, (const double *)partial, BLOCKS, 1, true);
+  squares<<<BLOCKS, THREADS, 0, c->queue.stream>>> ((double *)partial, x, n);
+  total<<<1, THREADS, 0, c->queue.stream>>> (
+      sum, (const double *)partial, BLOCKS, 1, true);
   FXC_LAUNCHED (c, "sum_squares");
 }
