@@ -133,6 +133,19 @@ make_run (FluxTrainer *self, guint n, GError **error)
       &self->lora, 1, error);
 }
 
+/* What is left of a budget keeps weights expanded. */
+static gboolean
+spend_the_rest (FluxTrainer *self, GError **error)
+{
+  const gsize block = flux_run_expanded_bytes (self->run);
+  const guint64 taken = flux_trainer_get_bytes (self);
+
+  if (block == 0 || self->c.budget <= taken)
+    return TRUE;
+  return flux_run_keep_expanded (
+      self->run, (guint)((self->c.budget - taken) / block), error);
+}
+
 gboolean
 flux_trainer_ensure_run (
     FluxTrainer *self, int text_tokens, int image_tokens, guint n, GError **error)
@@ -158,7 +171,7 @@ flux_trainer_ensure_run (
   }
   if (failure != NULL)
     g_propagate_error (error, failure);
-  return self->run != NULL;
+  return self->run != NULL && spend_the_rest (self, error);
 }
 
 guint

@@ -3,6 +3,7 @@
  *
  * A block that is used by several samples, and again by its backward, is expanded once.
  */
+#include "flux/error.h"
 #include "flux/transformer/transformer-private.h"
 
 static gsize
@@ -34,14 +35,55 @@ flux_expanded_bytes (FluxTransformer *t)
   return most;
 }
 
-/* Floats that gemm reads as they lie need no copy. */
+static gsize
+single_bytes (FluxTransformer *t)
+{
+  const FluxSingle *s = &t->singles[0];
+
+  return padded (t, &s->qkv) + padded (t, &s->mlp) + padded (t, &s->out);
+}
+
+gsize
+flux_run_expanded_bytes (FluxRun *self)
+{
+  const FluxTransformer *t = self->t;
+
+  if (!self->keep_expanded || t->config.num_single_layers == 0 ||
+      (t->singles[0].out.qtype == FX_Q_NONE &&
+          t->singles[0].out.dtype == self->b->compute))
+    return 0;
+  return single_bytes (self->t);
+}
+
+gboolean
+flux_run_keep_expanded (FluxRun *self, guint n, GError **error)
+{
+  gsize bytes = flux_run_expanded_bytes (self);
+  int status;
+
+  n = MIN (n, (guint)self->t->config.num_single_layers);
+  if (n == 0 || bytes == 0)
+    return TRUE;
+  status = fx_arena_reserve (&self->resident, n * bytes);
+  if (status != FX_OK) {
+    flux_error_from_fx (error, status, "Cannot keep expanded weights");
+    return FALSE;
+  }
+  self->n_resident = (int)n;
+  self->filled = g_new0 (gboolean, n);
+  return TRUE;
+}
+
+/* w in the compute dtype at `at` of base, where it stands already unless fill. Floats
+ * that gemm reads as they lie need no copy. */
 static int
-expand_at (FluxRun *r, fx_weight *w, gsize *at)
+expand_at (FluxRun *r, fx_weight *w, char *base, gsize *at, gboolean fill)
 {
   if (w->qtype == FX_Q_NONE && w->dtype == r->b->compute)
     return FX_OK;
-  FX_TRY (fx_expand (r->b, fx_mat_new (r->expanded + *at, w->n, w->k, r->b->compute), w));
-  w->expanded = r->expanded + *at;
+  if (fill)
+    FX_TRY (fx_expand (r->b, fx_mat_new (base + *at, w->n, w->k, r->b->compute), w));
+  w->expanded = base + *at;
   *at += padded (r->t, w);
   return FX_OK;
 }
@@ -55,10 +97,10 @@ flux_expand_double (FluxRun *r, int block, FluxDouble *copy)
   if (!r->keep_expanded)
     return FX_OK;
   for (int s = 0; s < FLUX_N_STREAMS; s++) {
-    FX_TRY (expand_at (r, &copy->qkv[s], &at));
-    FX_TRY (expand_at (r, &copy->out[s], &at));
-    FX_TRY (expand_at (r, &copy->fc1[s], &at));
-    FX_TRY (expand_at (r, &copy->fc2[s], &at));
+    FX_TRY (expand_at (r, &copy->qkv[s], r->expanded, &at, TRUE));
+    FX_TRY (expand_at (r, &copy->out[s], r->expanded, &at, TRUE));
+    FX_TRY (expand_at (r, &copy->fc1[s], r->expanded, &at, TRUE));
+    FX_TRY (expand_at (r, &copy->fc2[s], r->expanded, &at, TRUE));
   }
   return FX_OK;
 }
@@ -66,12 +108,22 @@ flux_expand_double (FluxRun *r, int block, FluxDouble *copy)
 int
 flux_expand_single (FluxRun *r, int block, FluxSingle *copy)
 {
+  const int place = block - (r->t->config.num_single_layers - r->n_resident);
+  char *base = r->expanded;
+  gboolean fill = TRUE;
   gsize at = 0;
 
   *copy = r->t->singles[block];
   if (!r->keep_expanded)
     return FX_OK;
-  FX_TRY (expand_at (r, &copy->qkv, &at));
-  FX_TRY (expand_at (r, &copy->mlp, &at));
-  return expand_at (r, &copy->out, &at);
+  if (place >= 0) {
+    base = r->resident.base + (gsize)place * single_bytes (r->t);
+    fill = !r->filled[place];
+  }
+  FX_TRY (expand_at (r, &copy->qkv, base, &at, fill));
+  FX_TRY (expand_at (r, &copy->mlp, base, &at, fill));
+  FX_TRY (expand_at (r, &copy->out, base, &at, fill));
+  if (place >= 0)
+    r->filled[place] = TRUE;
+  return FX_OK;
 }

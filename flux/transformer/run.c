@@ -136,6 +136,7 @@ run_new (FluxTransformer *t, FluxRunMode mode, int max_text_tokens, int max_imag
     r->lanes[i].acts = g_new0 (FluxActs, MAX (r->n_blocks, 1));
   }
   fx_arena_init (&r->arena, r->b, "run");
+  fx_arena_init (&r->resident, r->b, "expanded weights");
   if (!lay_out (r, reserve, error))
     g_clear_pointer (&r, flux_run_free);
   return r;
@@ -166,7 +167,9 @@ flux_run_free (FluxRun *self)
 {
   if (self == NULL)
     return;
+  fx_arena_clear (&self->resident);
   fx_arena_clear (&self->arena);
+  g_free (self->filled);
   for (int i = 0; i < self->max_samples; i++) {
     g_free (self->lanes[i].x);
     g_free (self->lanes[i].acts);
@@ -182,7 +185,7 @@ flux_run_free (FluxRun *self)
 gsize
 flux_run_get_bytes (FluxRun *self)
 {
-  return self->arena.size;
+  return self->arena.size + self->resident.size;
 }
 
 char *

@@ -104,8 +104,11 @@ struct _FluxRun {
   fx_mat tokens_in;                           /* [max tokens, widest input] */
   /* One block's weights in the compute dtype, when that pays. */
   gboolean keep_expanded;
-  gboolean beside; /* the streams of a double block on two queues: a lean run has memory
-                    * for the scratch of one only */
+  fx_arena resident; /* of the last n_resident blocks, all single */
+  int n_resident;
+  gboolean *filled; /* [n_resident] */
+  gboolean beside;  /* the streams of a double block on two queues: a lean run has memory
+                     * for the scratch of one only */
   char *expanded;
   void *staging; /* host */
   gsize staging_bytes;

@@ -63,6 +63,11 @@ FluxRun *flux_run_new (FluxTransformer *t, FluxRunMode mode, int max_text_tokens
 gsize flux_run_measure (FluxTransformer *t, FluxRunMode mode, int max_text_tokens,
     int max_image_tokens, int max_samples, FluxLora *const *loras, guint n_loras,
     GError **error);
+/* With memory to spare: keeps the weights of n of the single blocks in the compute dtype
+ * from their first use on, n times flux_run_expanded_bytes(), which may be 0: nothing to
+ * gain. Once a run. */
+gsize flux_run_expanded_bytes (FluxRun *self);
+gboolean flux_run_keep_expanded (FluxRun *self, guint n, GError **error);
 void flux_run_free (FluxRun *self);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxRun, flux_run_free)
 /* Bytes of the run's buffers, and a table of them by name for people ("name  MiB" a

@@ -165,7 +165,9 @@ consume (const numbers &a, const places &p, T *out0, int64_t ld0, T *out1, int64
     weighted_sum<T> (acc0, operand, other0);
     products_commit ();
     products_wait<0> ();
-    if ((threadIdx.x & 127) == 0)
+    /* Every warp for itself: not only products have read the stage. */
+    __syncwarp ();
+    if (lane == 0)
       barrier_arrive (p.empty + 8 * stage);
   }
   put<T, 128> (out0, ld0, row0 + warp * 16, n_own, acc0, a.scale, a.scale);
@@ -215,7 +217,7 @@ static __global__ void __launch_bounds__ (384, 1)
     barrier_init (p.full_own, 1);
     for (int s = 0; s < STAGES; s++) {
       barrier_init (p.full + 8 * s, 1);
-      barrier_init (p.empty + 8 * s, 2);
+      barrier_init (p.empty + 8 * s, 8);
     }
     SM90_ASM ("fence.proxy.async.shared::cta;" ::: "memory");
   }
