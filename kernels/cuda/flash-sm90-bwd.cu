@@ -58,9 +58,10 @@ prepare (float *lse2, float *delta, const float *lse, const T *d_o, int64_t lddo
   }
 }
 
+#if SM90A
 template <bool KEYS>
 static __device__ __forceinline__ void
-produce (const maps &m, const numbers &a, const places &p, int head, int own0, int tiles)
+produce (const maps &m, const places &p, int head, int own0, int tiles)
 {
   barrier_expect (p.full_own, 2 * OWN_TILE);
   copy_tile<OWN> (p.own0, KEYS ? &m.k : &m.q, head, own0, p.full_own);
@@ -69,14 +70,32 @@ produce (const maps &m, const numbers &a, const places &p, int head, int own0, i
     const int s = j % STAGES, bar = p.full + 8 * s;
 
     barrier_wait (p.empty + 8 * s, j / STAGES & 1 ^ 1);
-    barrier_expect (bar, STAGE + (KEYS ? 2 * VECTOR : 0));
+    barrier_expect (bar, STAGE);
     copy_tile<STEP> (p.other0 + s * STAGE, KEYS ? &m.q : &m.k, head, j * STEP, bar);
     copy_tile<STEP> (p.other1 + s * STAGE, KEYS ? &m.d_o : &m.v, head, j * STEP, bar);
-    if (KEYS) {
-      copy_bytes (p.lse + s * VECTOR, a.lse + head * a.padded + j * STEP, VECTOR, bar);
-      copy_bytes (
-          p.delta + s * VECTOR, a.delta + head * a.padded + j * STEP, VECTOR, bar);
-    }
+  }
+}
+
+static __device__ __forceinline__ void
+put_pair (uint32_t address, float2 v)
+{
+  asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(address), "f"(v.x), "f"(v.y)
+               : "memory");
+}
+
+/* One warp: lse and delta of the queries that the keys' blocks walk over. */
+static __device__ __forceinline__ void
+produce_vectors (const numbers &a, const places &p, int head, int tiles)
+{
+  const int lane = threadIdx.x & 31;
+
+  for (int j = 0; j < tiles; j++) {
+    const int s = j % STAGES, from = head * a.padded + j * STEP + 2 * lane;
+
+    barrier_wait (p.empty + 8 * s, j / STAGES & 1 ^ 1);
+    put_pair (p.lse + s * VECTOR + 8 * lane, *(const float2 *)(a.lse + from));
+    put_pair (p.delta + s * VECTOR + 8 * lane, *(const float2 *)(a.delta + from));
+    barrier_arrive (p.full + 8 * s);
   }
 }
 
@@ -85,7 +104,10 @@ pair_at (uint32_t address)
 {
   float2 v;
 
-  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(address));
+  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];"
+               : "=f"(v.x), "=f"(v.y)
+               : "r"(address)
+               : "memory");
   return v;
 }
 
@@ -186,13 +208,16 @@ half_of_it (const maps &m, const numbers &a, const places &p, T *out0, int64_t l
   if (threadIdx.x < 128) {
     registers_down<24> ();
     if (threadIdx.x == 0)
-      produce<KEYS> (m, a, p, head, own0, tiles);
+      produce<KEYS> (m, p, head, own0, tiles);
+    else if (KEYS && threadIdx.x >> 5 == 1)
+      produce_vectors (a, p, head, tiles);
   } else {
     registers_up<240> ();
     consume<T, KEYS> (a, p, out0 + head * 128, ld0, KEYS ? out1 + head * 128 : NULL, ld1,
         head, own0 + ((int)(threadIdx.x >> 7) - 1) * 64, tiles);
   }
 }
+#endif
 
 template <typename T>
 static __global__ void __launch_bounds__ (384, 1)
@@ -216,7 +241,7 @@ static __global__ void __launch_bounds__ (384, 1)
   if (threadIdx.x == 0) {
     barrier_init (p.full_own, 1);
     for (int s = 0; s < STAGES; s++) {
-      barrier_init (p.full + 8 * s, 1);
+      barrier_init (p.full + 8 * s, blockIdx.z == 0 ? 1 + 32 : 1);
       barrier_init (p.empty + 8 * s, 8);
     }
     SM90_ASM ("fence.proxy.async.shared::cta;" ::: "memory");

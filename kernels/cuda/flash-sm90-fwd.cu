@@ -24,6 +24,7 @@ typedef struct {
   uint32_t full_q, full_k, full_v, empty_k, empty_v; /* barriers, 8 bytes a stage */
 } places;
 
+#if SM90A
 static __device__ __forceinline__ void
 produce (const maps &m, const places &p, int head, int q0, int tiles)
 {
@@ -142,6 +143,7 @@ consume (const places &p, T *o, int64_t ldo, float *lse, int row0, int n_q, int 
   }
   put<T, 128> (o, ldo, row0 + warp * 16, n_q, acc, 1 / sum[0], 1 / sum[1]);
 }
+#endif
 
 template <typename T>
 static __global__ void __launch_bounds__ (384, 1) forward (const __grid_constant__ maps m,

@@ -67,17 +67,6 @@ copy_box (uint32_t dst, const CUtensorMap *map, int column, int row, uint32_t ba
             "l"(map), "r"(bar), "r"(column), "r"(row)
             : "memory");
 }
-/* bytes: a multiple of 16. */
-static __device__ __forceinline__ void
-copy_bytes (uint32_t dst, const void *src, int bytes, uint32_t bar)
-{
-  SM90_ASM (
-      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], "
-      "%2, [%3];" ::"r"(dst),
-      "l"(src), "r"(bytes), "r"(bar)
-      : "memory");
-}
-
 /* A head's ROWS rows from `row`, 128 columns: two panels. */
 template <int ROWS>
 static __device__ __forceinline__ void
