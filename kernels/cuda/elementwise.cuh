@@ -41,9 +41,9 @@ fxc_map (fx_cuda *c, fx_mat out, fx_mat a, fx_mat b, F f)
       fxc_blocks (out.rows * (wide ? out.cols / V : out.cols), FXC_EW_THREADS);
 
   if (wide)
-    fxc_map2<O, A, B, V, F><<<blocks, FXC_EW_THREADS, 0, c->queue.stream>>> ((O *)out.p, out.ld,
-        (const A *)a.p, a.ld, (const B *)b.p, b.ld, out.rows, (int)out.cols, f);
+    fxc_map2<O, A, B, V, F><<<blocks, FXC_EW_THREADS, 0, c->queue.stream>>> ((O *)out.p,
+        out.ld, (const A *)a.p, a.ld, (const B *)b.p, b.ld, out.rows, (int)out.cols, f);
   else
-    fxc_map2<O, A, B, 1, F><<<blocks, FXC_EW_THREADS, 0, c->queue.stream>>> ((O *)out.p, out.ld,
-        (const A *)a.p, a.ld, (const B *)b.p, b.ld, out.rows, (int)out.cols, f);
+    fxc_map2<O, A, B, 1, F><<<blocks, FXC_EW_THREADS, 0, c->queue.stream>>> ((O *)out.p,
+        out.ld, (const A *)a.p, a.ld, (const B *)b.p, b.ld, out.rows, (int)out.cols, f);
 }

@@ -16,9 +16,8 @@
 #define STAGES 3
 #define OWN_TILE (OWN * 128 * 2)
 #define TILE (STEP * 128 * 2)
-#define VECTOR (STEP * 4)
 #define STAGE (2 * TILE)
-#define BYTES (2 * OWN_TILE + STAGES * STAGE + 2 * STAGES * VECTOR + 1024)
+#define BYTES (2 * OWN_TILE + STAGES * STAGE + 1024)
 
 typedef struct {
   CUtensorMap q, k, v, d_o;
@@ -31,8 +30,8 @@ typedef struct {
 } numbers;
 
 typedef struct {
-  uint32_t own0, own1, other0, other1, lse, delta;
-  uint32_t full_own, full, empty;
+  uint32_t own0, own1, other0, other1;
+  uint32_t full_own, full, empty; /* barriers, 8 bytes a stage */
 } places;
 
 /* delta[head, i] = sum_d d_o o and lse in base 2, both to the padded length; a warp a
@@ -76,39 +75,13 @@ produce (const maps &m, const places &p, int head, int own0, int tiles)
   }
 }
 
+/* The numbers of this thread's columns of a tile: 2t and 2t + 1 of each 8. */
 static __device__ __forceinline__ void
-put_pair (uint32_t address, float2 v)
+take_columns (float2 (&v)[STEP / 8], const float *from)
 {
-  asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(address), "f"(v.x), "f"(v.y)
-               : "memory");
-}
-
-/* One warp: lse and delta of the queries that the keys' blocks walk over. */
-static __device__ __forceinline__ void
-produce_vectors (const numbers &a, const places &p, int head, int tiles)
-{
-  const int lane = threadIdx.x & 31;
-
-  for (int j = 0; j < tiles; j++) {
-    const int s = j % STAGES, from = head * a.padded + j * STEP + 2 * lane;
-
-    barrier_wait (p.empty + 8 * s, j / STAGES & 1 ^ 1);
-    put_pair (p.lse + s * VECTOR + 8 * lane, *(const float2 *)(a.lse + from));
-    put_pair (p.delta + s * VECTOR + 8 * lane, *(const float2 *)(a.delta + from));
-    barrier_arrive (p.full + 8 * s);
-  }
-}
-
-static __device__ __forceinline__ float2
-pair_at (uint32_t address)
-{
-  float2 v;
-
-  asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];"
-               : "=f"(v.x), "=f"(v.y)
-               : "r"(address)
-               : "memory");
-  return v;
+#pragma unroll
+  for (int n = 0; n < STEP / 8; n++)
+    v[n] = __ldg ((const float2 *)(from + n * 8) + (threadIdx.x & 3));
 }
 
 /* One warp group: 64 of the owned rows, from row0 of the matrix. */
@@ -139,6 +112,7 @@ consume (const numbers &a, const places &p, T *out0, int64_t ld0, T *out1, int64
     const uint32_t other0 = p.other0 + stage * STAGE, other1 = p.other1 + stage * STAGE;
     float s[STEP / 8][4], ds[STEP / 8][4];
     uint32_t weights[STEP / 16][4];
+    float2 columns[STEP / 8]; /* of lse, then of delta */
 
     barrier_wait (p.full + 8 * stage, j / STAGES & 1);
     products_begin ();
@@ -146,16 +120,15 @@ consume (const numbers &a, const places &p, T *out0, int64_t ld0, T *out1, int64
     products_commit ();
     scores<T, OWN> (ds, p.own1 + group, other1);
     products_commit ();
+    if (KEYS)
+      take_columns (columns, a.lse + head * a.padded + j * STEP);
     products_wait<1> ();
 #pragma unroll
     for (int n = 0; n < STEP / 8; n++) {
-      float2 l = KEYS ? pair_at (p.lse + stage * VECTOR + (n * 8 + 2 * t) * 4)
-                      : make_float2 (0, 0);
-
 #pragma unroll
       for (int i = 0; i < 4; i++)
-        s[n][i] =
-            power2 (fmaf (s[n][i], scale, KEYS ? (i & 1 ? -l.y : -l.x) : -lse[i >> 1]));
+        s[n][i] = power2 (fmaf (s[n][i], scale,
+            KEYS ? (i & 1 ? -columns[n].y : -columns[n].x) : -lse[i >> 1]));
     }
     if (KEYS) {
       as_operand<T> (weights, s);
@@ -163,17 +136,16 @@ consume (const numbers &a, const places &p, T *out0, int64_t ld0, T *out1, int64
       products_begin ();
       weighted_sum<T> (acc1, weights, other1);
       products_commit ();
+      take_columns (columns, a.delta + head * a.padded + j * STEP);
     } else {
       products_wait<0> ();
     }
 #pragma unroll
     for (int n = 0; n < STEP / 8; n++) {
-      float2 d = KEYS ? pair_at (p.delta + stage * VECTOR + (n * 8 + 2 * t) * 4)
-                      : make_float2 (0, 0);
-
 #pragma unroll
       for (int i = 0; i < 4; i++) {
-        ds[n][i] = s[n][i] * (ds[n][i] - (KEYS ? (i & 1 ? d.y : d.x) : delta[i >> 1]));
+        ds[n][i] = s[n][i] * (ds[n][i] - (KEYS ? (i & 1 ? columns[n].y : columns[n].x)
+                                               : delta[i >> 1]));
         /* Beyond the keys the scores are 0, and exp (-lse) may be infinite. */
         if (!KEYS && (j + 1) * STEP > a.n_k &&
             j * STEP + n * 8 + 2 * t + (i & 1) >= a.n_k)
@@ -187,9 +159,7 @@ consume (const numbers &a, const places &p, T *out0, int64_t ld0, T *out1, int64
     weighted_sum<T> (acc0, operand, other0);
     products_commit ();
     products_wait<0> ();
-    /* Every warp for itself: not only products have read the stage. */
-    __syncwarp ();
-    if (lane == 0)
+    if ((threadIdx.x & 127) == 0)
       barrier_arrive (p.empty + 8 * stage);
   }
   put<T, 128> (out0, ld0, row0 + warp * 16, n_own, acc0, a.scale, a.scale);
@@ -209,8 +179,6 @@ half_of_it (const maps &m, const numbers &a, const places &p, T *out0, int64_t l
     registers_down<24> ();
     if (threadIdx.x == 0)
       produce<KEYS> (m, p, head, own0, tiles);
-    else if (KEYS && threadIdx.x >> 5 == 1)
-      produce_vectors (a, p, head, tiles);
   } else {
     registers_up<240> ();
     consume<T, KEYS> (a, p, out0 + head * 128, ld0, KEYS ? out1 + head * 128 : NULL, ld1,
@@ -233,16 +201,14 @@ static __global__ void __launch_bounds__ (384, 1)
   p.own1 = p.own0 + OWN_TILE;
   p.other0 = p.own1 + OWN_TILE;
   p.other1 = p.other0 + TILE;
-  p.lse = p.other0 + STAGES * STAGE;
-  p.delta = p.lse + STAGES * VECTOR;
   p.full_own = shared_address (barriers);
   p.full = p.full_own + 8;
   p.empty = p.full + 8 * STAGES;
   if (threadIdx.x == 0) {
     barrier_init (p.full_own, 1);
     for (int s = 0; s < STAGES; s++) {
-      barrier_init (p.full + 8 * s, blockIdx.z == 0 ? 1 + 32 : 1);
-      barrier_init (p.empty + 8 * s, 8);
+      barrier_init (p.full + 8 * s, 1);
+      barrier_init (p.empty + 8 * s, 2);
     }
     SM90_ASM ("fence.proxy.async.shared::cta;" ::: "memory");
   }
