@@ -25,15 +25,18 @@ sinusoid (float value, float *out)
   }
 }
 
-/* temb (+)= second (silu (first (x))). */
+/* temb (+)= second (silu (first (x))); adapters may sit on the slots `end` and the one
+ * after it. */
 static int
-embed (FluxRun *r, const FluxMlp *m, fx_mat x, guint n, gboolean beta)
+embed (FluxRun *r, const FluxMlp *m, FluxEndSlot end, fx_mat x, guint n, gboolean beta)
 {
-  fx_mat hidden = fx_rows (r->hidden, 0, n);
+  const guint slot = flux_slot_end (&r->t->config, end);
+  fx_mat hidden = fx_rows (r->hidden, 0, n), temb = fx_rows (r->temb, 0, n);
 
-  FX_TRY (fx_gemm (r->b, hidden, x, &m->first, false));
+  FX_TRY (flux_linear (r, hidden, x, &m->first, slot));
   FX_TRY (fx_act_fwd (r->b, hidden, hidden, flux_none (), FX_ACT_SILU));
-  return fx_gemm (r->b, fx_rows (r->temb, 0, n), hidden, &m->second, beta);
+  FX_TRY (fx_gemm (r->b, temb, hidden, &m->second, beta));
+  return flux_adapters (r, temb, hidden, slot + 1, 1);
 }
 
 static int
@@ -46,29 +49,26 @@ embed_inputs (FluxRun *r, const FluxInput *const *inputs, guint n)
   for (guint i = 0; i < n; i++)
     sinusoid (inputs[i]->timestep, host + i * FLUX_TIME_FEATURES);
   FX_TRY (flux_upload_f32 (r, features, host));
-  FX_TRY (embed (r, &r->t->time, features, n, FALSE));
+  FX_TRY (embed (r, &r->t->time, FLUX_E_TIME_1, features, n, FALSE));
   if (r->t->config.guidance_embeds) {
     for (guint i = 0; i < n; i++)
       sinusoid (inputs[i]->guidance, host + i * FLUX_TIME_FEATURES);
     FX_TRY (flux_upload_f32 (r, features, host));
-    FX_TRY (embed (r, &r->t->guidance, features, n, TRUE));
+    FX_TRY (embed (r, &r->t->guidance, FLUX_E_GUIDANCE_1, features, n, TRUE));
   }
   for (guint i = 0; i < n; i++)
     memcpy (host + (gsize)i * p, inputs[i]->pooled, p * sizeof (float));
   FX_TRY (flux_upload_f32 (r, pooled, host));
-  return embed (r, &r->t->text, pooled, n, TRUE);
+  return embed (r, &r->t->text, FLUX_E_POOLED_1, pooled, n, TRUE);
 }
 
-/* Columns [at, at + w->n) of mods. slot: G_MAXUINT where no adapter can sit. */
+/* Columns [at, at + w->n) of mods. */
 static int
 modulate (FluxRun *r, guint n, const fx_weight *w, gint64 at, guint slot)
 {
   fx_mat out = fx_cols (fx_rows (r->mod, 0, n), 0, w->n), temb = fx_rows (r->temb, 0, n);
 
-  if (slot == G_MAXUINT)
-    FX_TRY (fx_gemm (r->b, out, temb, w, false));
-  else
-    FX_TRY (flux_linear (r, out, temb, w, slot));
+  FX_TRY (flux_linear (r, out, temb, w, slot));
   return fx_copy (r->b, fx_cols (fx_rows (r->mods, 0, n), at, w->n), out);
 }
 
@@ -92,5 +92,6 @@ flux_condition (FluxRun *r, const FluxInput *const *inputs, guint n)
   for (int i = 0; i < c->num_single_layers; i++)
     FX_TRY (modulate (r, n, &t->singles[i].mod, flux_mods_single (c, i),
         flux_slot_single (c, i, FLUX_S_MOD)));
-  return modulate (r, n, &t->norm_out, flux_mods_final (c), G_MAXUINT);
+  return modulate (
+      r, n, &t->norm_out, flux_mods_final (c), flux_slot_end (c, FLUX_E_NORM));
 }

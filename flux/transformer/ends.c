@@ -30,11 +30,11 @@ flux_embed_tokens (FluxRun *r, FluxLane *lane, const FluxInput *in)
       fx_mat_new (r->tokens_in.p, lane->image_tokens, c->in_channels, r->tokens_in.dtype);
 
   FX_TRY (flux_upload_f32 (r, text, in->prompt_embeds));
-  FX_TRY (fx_gemm (r->b, flux_stream (lane, lane->x[0], FLUX_TEXT), text,
-      &r->t->context_embedder, false));
+  FX_TRY (flux_linear (r, flux_stream (lane, lane->x[0], FLUX_TEXT), text,
+      &r->t->context_embedder, flux_slot_end (c, FLUX_E_TEXT)));
   FX_TRY (flux_upload_f32 (r, image, in->latents));
-  return fx_gemm (
-      r->b, flux_stream (lane, lane->x[0], FLUX_IMAGE), image, &r->t->x_embedder, false);
+  return flux_linear (r, flux_stream (lane, lane->x[0], FLUX_IMAGE), image,
+      &r->t->x_embedder, flux_slot_end (c, FLUX_E_IMAGE));
 }
 
 /* AdaLayerNormContinuous: scale first, then shift. */
@@ -55,8 +55,8 @@ flux_final_forward (FluxRun *r, FluxLane *lane)
   FX_TRY (fx_adaln (r->b, n, r->final_stats,
       flux_stream (lane, lane->x[r->n_blocks], FLUX_IMAGE), final_mods (r, lane, 1),
       final_mods (r, lane, 0), FLUX_NORM_EPS));
-  return fx_gemm (
-      r->b, fx_rows (lane->pred, 0, lane->image_tokens), n, &r->t->proj_out, false);
+  return flux_linear (r, fx_rows (lane->pred, 0, lane->image_tokens), n, &r->t->proj_out,
+      flux_slot_end (&r->t->config, FLUX_E_OUT));
 }
 
 int
@@ -70,7 +70,8 @@ flux_final_backward (FluxRun *r, FluxLane *lane, guint index, const float *targe
 
   FX_TRY (flux_upload_f32 (r, want, target));
   FX_TRY (fx_mse (r->b, r->losses + index, dpred, pred, want, weight, grad_scale));
-  FX_TRY (fx_gemm_dgrad (r->b, dn, dpred, &r->t->proj_out, false));
+  FX_TRY (flux_linear_bwd (r, dn, dpred, flux_stream (lane, r->y, FLUX_IMAGE),
+      &r->t->proj_out, flux_slot_end (&r->t->config, FLUX_E_OUT), FALSE));
   FX_TRY (fx_zero (r->b, lane->dx.p,
       (gsize)(lane->dx.rows * lane->dx.ld) * fx_dtype_size (lane->dx.dtype)));
   return fx_adaln_bwd (r->b, flux_stream (lane, lane->dx, FLUX_IMAGE), dn,

@@ -50,9 +50,8 @@ run_group_bwd (FluxRun *r, fx_mat dx, fx_mat dy, fx_mat x, const fx_lora *group,
   return fx_lora_bwd (r->b, dx, dy, x, flux_none (), group, (int)n);
 }
 
-/* The adapters on the n equal column parts of y, whose slots follow each other. */
-static int
-adapters (FluxRun *r, fx_mat y, fx_mat x, guint slot, guint n)
+int
+flux_adapters (FluxRun *r, fx_mat y, fx_mat x, guint slot, guint n)
 {
   const gint64 part = y.cols / n;
 
@@ -99,14 +98,14 @@ int
 flux_linear (FluxRun *r, fx_mat y, fx_mat x, const fx_weight *w, guint slot)
 {
   FX_TRY (fx_gemm (r->b, y, x, w, false));
-  return adapters (r, y, x, slot, 1);
+  return flux_adapters (r, y, x, slot, 1);
 }
 
 int
 flux_linear_qkv (FluxRun *r, fx_mat qkv, fx_mat x, const fx_weight *w, guint slot)
 {
   FX_TRY (fx_gemm (r->b, qkv, x, w, false));
-  return adapters (r, qkv, x, slot, 3);
+  return flux_adapters (r, qkv, x, slot, 3);
 }
 
 int

@@ -1,7 +1,7 @@
 /* flux/transformer/lora.h: adapters as the transformer sees them.
  * SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Every linear layer of the blocks has a slot: its name in diffusers
+ * Every linear layer has a slot: its name in diffusers
  * ("transformer_blocks.0.attn. to_q"), n and k. A FluxLora is a set of modules, one or
  * none a slot, with parameters in one flat fp32 buffer (and gradients in another), in the
  * order of the slots, A before B, each tensor's offset padded to 256 elements (fx.h: the
@@ -16,11 +16,12 @@ G_BEGIN_DECLS
 typedef struct {
   char name[64]; /* without "transformer." */
   gint64 n, k;
-  gboolean trainable; /* modulation layers can be loaded, not trained */
+  gboolean trainable; /* modulation layers, embedders and the last layer can be loaded,
+                         not trained */
 } FluxLoraSlot;
 
-/* All slots of a configuration, in file order: double blocks 0.., single blocks 0.. .
- * Owned by the caller. */
+/* All slots of a configuration, in file order: double blocks 0.., single blocks 0.., then
+ * embedders and the last layer. Owned by the caller. */
 FluxLoraSlot *flux_lora_slots (const FluxConfig *c, guint *n_slots);
 
 typedef struct _FluxLora FluxLora;
@@ -59,14 +60,39 @@ void flux_lora_set_multiplier (FluxLora *self, float multiplier);
  */
 const fx_lora *flux_lora_module (FluxLora *self, guint slot);
 
-/* Reads and writes PEFT/diffusers files: transformer.NAME.lora_A.weight [r, k],
- * .lora_B.weight [n, r]; alpha from lora_adapter_metadata, .alpha keys, else r; ranks may
- * differ from module to module. Keys that match no slot are an error naming them. Writing
- * adds metadata
- * {"format":"pt"} and lora_adapter_metadata as diffusers' loaders/lora_base.py:1098-1108
- * does. */
+/* ---- files: flux/adapters/ ---- */
+
+/* What came of reading a file. */
+typedef struct {
+  const char *format; /* who writes such files: "diffusers", "kohya", ...; static */
+  guint n_layers;     /* that the adapter changes */
+  guint n_tensors;    /* in the file */
+  guint n_left_out;   /* of them, which fit no layer; 0 unless strict is FALSE */
+  char *left_out;     /* the first few of their names, or NULL */
+} FluxLoraReport;
+
+void flux_lora_report_clear (FluxLoraReport *report);
+
+/* Reads an adapter of any of these layouts, which it tells apart by the names:
+ *   diffusers/PEFT and ai-toolkit  transformer.NAME.lora_A.weight [r, k], .lora_B.weight
+ *                                  [n, r]; alpha from lora_adapter_metadata, .alpha, else
+ * r kohya      lora_unet_ORIGINAL_NAME.lora_down.weight, .lora_up.weight, .alpha
+ *   OneTrainer lora_transformer_NAME.lora_down.weight, ...
+ *   ComfyUI    diffusion_model.ORIGINAL.NAME.lora_A or lora_down.weight, ...
+ *   BFL, fal   [base_model.model.]ORIGINAL.NAME.lora_A.weight, ...
+ *   XLabs      double_blocks.N.processor.qkv_lora1.down.weight, ...
+ * Modules on a fused layer of the original model are split. Ranks may differ from module
+ * to module. Tensors that fit no layer are an error that names them, or with strict FALSE
+ * left out and told of in report (which may be NULL; to be cleared after success); DoRA
+ * and LyCORIS, wrong shapes, missing halves, NaN and Inf are always one. */
+FluxLora *flux_lora_read (const FluxConfig *c, fx_backend *b, const char *path,
+    gboolean strict, gboolean with_gradients, FluxLoraReport *report, GError **error);
+/* The same, strict. */
 FluxLora *flux_lora_load (const FluxConfig *c, fx_backend *b, const char *path,
     gboolean with_gradients, GError **error);
+
+/* Writes diffusers' layout, with metadata {"format":"pt"} and lora_adapter_metadata as
+ * its loaders/lora_base.py:1098-1108 does. */
 gboolean flux_lora_save (FluxLora *self, const char *path, GError **error);
 
 G_END_DECLS

@@ -135,8 +135,9 @@ lay_out_work (FluxRun *r)
   FX_TRY (mat (r, "work of one block", s, dim, type, &r->y));
   FX_TRY (mat (r, "work of one block", s, 2 * dim, type, &r->qk));
   FX_TRY (mat (r, "work of one block", s, 5 * dim, type, &r->cat));
-  /* Of q, k and v together. */
-  FX_TRY (mat (r, "LoRA's hidden features", s, 3 * MAX (r->max_rank, 1), type, &r->h));
+  /* Of q, k and v together; a row a sample in the conditioning. */
+  FX_TRY (mat (r, "LoRA's hidden features", MAX (s, r->max_samples),
+      3 * MAX (r->max_rank, 1), type, &r->h));
   FX_TRY (bytes (r, "norm statistics", stats, &r->stats));
   FX_TRY (bytes (r, "norm statistics", stats, &r->stats2));
   FX_TRY (bytes (r, "norm statistics", stats, &r->final_stats));

@@ -34,7 +34,7 @@ find_trained (FluxRun *r)
   r->max_rank = 0;
   for (guint l = 0; l < r->n_loras; l++) {
     r->max_rank = MAX (r->max_rank, flux_lora_get_rank (r->loras[l]));
-    for (guint s = 0; s < flux_slot_count (&r->t->config); s++) {
+    for (guint s = 0; s < flux_slot_end (&r->t->config, 0); s++) {
       const fx_lora *m = flux_lora_module (r->loras[l], s);
 
       if (m != NULL && m->da != NULL)

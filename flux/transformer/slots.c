@@ -53,6 +53,34 @@ fill (FluxLoraSlot *slots, const char *block, int index, const Layer *layers, gu
   }
 }
 
+/* The layers outside the blocks, in the order of FluxEndSlot. */
+static void
+fill_ends (FluxLoraSlot *slots, const FluxConfig *c)
+{
+  const gint64 dim = flux_config_dim (c), features = FLUX_TIME_FEATURES;
+  const struct {
+    const char *name;
+    gint64 n, k;
+  } ends[FLUX_END_SLOTS] = {
+      {"x_embedder", dim, c->in_channels},
+      {"context_embedder", dim, c->joint_attention_dim},
+      {"time_text_embed.timestep_embedder.linear_1", dim, features},
+      {"time_text_embed.timestep_embedder.linear_2", dim, dim},
+      {"time_text_embed.text_embedder.linear_1", dim, c->pooled_projection_dim},
+      {"time_text_embed.text_embedder.linear_2", dim, dim},
+      {"norm_out.linear", 2 * dim, dim},
+      {"proj_out", c->out_channels, dim},
+      {"time_text_embed.guidance_embedder.linear_1", dim, features},
+      {"time_text_embed.guidance_embedder.linear_2", dim, dim},
+  };
+
+  for (guint i = 0; i < flux_slot_count (c) - flux_slot_end (c, 0); i++) {
+    g_strlcpy (slots[i].name, ends[i].name, sizeof slots[i].name);
+    slots[i].n = ends[i].n;
+    slots[i].k = ends[i].k;
+  }
+}
+
 FluxLoraSlot *
 flux_lora_slots (const FluxConfig *c, guint *n_slots)
 {
@@ -65,6 +93,7 @@ flux_lora_slots (const FluxConfig *c, guint *n_slots)
   for (int i = 0; i < c->num_single_layers; i++)
     fill (slots + flux_slot_single (c, i, 0), "single_transformer_blocks", i,
         single_layers, FLUX_SINGLE_SLOTS, flux_config_dim (c));
+  fill_ends (slots + flux_slot_end (c, 0), c);
   *n_slots = n;
   return slots;
 }
@@ -93,16 +122,17 @@ static gboolean
 choose_entry (const FluxLoraSlot *slots, guint n, const char *entry, gboolean *chosen,
     GError **error)
 {
-  guint matches = 0, frozen = 0;
+  guint trained = 0, matches = 0;
 
+  /* "proj_out" also ends the name of the output layer, which stays frozen. */
   for (guint i = 0; i < n; i++) {
     if (!flux_slot_matches (slots[i].name, entry))
       continue;
-    if (slots[i].trainable)
-      chosen[i] = TRUE;
-    else
-      frozen++;
     matches++;
+    if (slots[i].trainable) {
+      chosen[i] = TRUE;
+      trained++;
+    }
   }
   if (*entry == '\0' || matches == 0)
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
@@ -110,11 +140,12 @@ choose_entry (const FluxLoraSlot *slots, guint n, const char *entry, gboolean *c
         "\"attention\", "
         "\"attention-all\", \"all-linear\" or names such as \"to_q,to_k\".",
         entry);
-  else if (frozen > 0)
+  else if (trained == 0)
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
-        "LoRA target '%s' is a modulation layer, which can be loaded but not trained.",
+        "LoRA target '%s' is a modulation or embedding layer; an adapter can be loaded "
+        "on it but not trained.",
         entry);
-  return *entry != '\0' && matches > 0 && frozen == 0;
+  return *entry != '\0' && trained > 0;
 }
 
 gboolean

@@ -6,6 +6,8 @@
 
 G_BEGIN_DECLS
 
+#define FLUX_TIME_FEATURES 256 /* of the sinusoids of timestep and guidance */
+
 /* Slots of one double block: image stream and text stream of each layer. */
 typedef enum {
   FLUX_D_MOD,
@@ -47,10 +49,31 @@ flux_slot_single (const FluxConfig *c, int block, int slot)
   return (guint)(c->num_layers * FLUX_DOUBLE_SLOTS + block * FLUX_SINGLE_SLOTS + slot);
 }
 
+/* Slots outside the blocks; the guidance embedder's are not there without one. */
+typedef enum {
+  FLUX_E_IMAGE, /* x_embedder */
+  FLUX_E_TEXT,  /* context_embedder */
+  FLUX_E_TIME_1,
+  FLUX_E_TIME_2,
+  FLUX_E_POOLED_1,
+  FLUX_E_POOLED_2,
+  FLUX_E_NORM, /* norm_out */
+  FLUX_E_OUT,  /* proj_out */
+  FLUX_E_GUIDANCE_1,
+  FLUX_E_GUIDANCE_2,
+  FLUX_END_SLOTS
+} FluxEndSlot;
+
+static inline guint
+flux_slot_end (const FluxConfig *c, int slot)
+{
+  return flux_slot_single (c, c->num_single_layers, 0) + (guint)slot;
+}
+
 static inline guint
 flux_slot_count (const FluxConfig *c)
 {
-  return flux_slot_single (c, c->num_single_layers, 0);
+  return flux_slot_end (c, c->guidance_embeds ? FLUX_END_SLOTS : FLUX_E_GUIDANCE_1);
 }
 
 /* PEFT's rule for target_modules: the name itself, or its end after a dot. */

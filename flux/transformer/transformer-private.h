@@ -12,7 +12,6 @@ G_BEGIN_DECLS
 enum { FLUX_TEXT, FLUX_IMAGE, FLUX_N_STREAMS };
 
 #define FLUX_NORM_EPS 1e-6f
-#define FLUX_TIME_FEATURES 256
 
 /* A double block; [FLUX_TEXT] are diffusers' "context" and "added" layers. */
 typedef struct {
@@ -159,6 +158,9 @@ flux_stream_row (const FluxLane *lane, int stream)
 
 /* ---- linear.c: a layer and the adapters on it. They return fx_status. ---- */
 
+/* y += the adapters' share on x, for the n equal column parts of y, whose slots follow
+ * each other. */
+int flux_adapters (FluxRun *r, fx_mat y, fx_mat x, guint slot, guint n);
 /* y = x W^T + bias + adapters. */
 int flux_linear (FluxRun *r, fx_mat y, fx_mat x, const fx_weight *w, guint slot);
 /* The same for q, k, v in one product; slots are slot, slot + 1, slot + 2. */

@@ -1,4 +1,4 @@
-/* flux/transformer/lora-alpha.h: what an adapter file says about its alphas (internal).
+/* flux/adapters/alpha.h: what an adapter file says about its alphas (internal).
  * SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 

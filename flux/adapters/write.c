@@ -1,4 +1,4 @@
-/* flux/transformer/lora-save.c: writes adapters as diffusers does.
+/* flux/adapters/write.c: writes adapters as diffusers does.
  * SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * diffusers loaders/lora_base.py:1049-1060, 1098-1108: tensors transformer.MODULE.lora_A
@@ -28,9 +28,6 @@ layer_of (const char *name)
 static gboolean
 suffix_is_complete (const FluxLora *self, const char *suffix)
 {
-  /* Also the name of the output layer, which is no block's. */
-  if (strcmp (suffix, "proj_out") == 0)
-    return FALSE;
   for (guint i = 0; i < self->n_slots; i++) {
     if (self->modules[i].rank == 0 && flux_slot_matches (self->slots[i].name, suffix))
       return FALSE;

@@ -1,9 +1,9 @@
-/* flux/transformer/lora-alpha.c: what an adapter file says about its alphas.
+/* flux/adapters/alpha.c: what an adapter file says about its alphas.
  * SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * peft LoraConfig: lora_alpha, alpha_pattern {end of a module's name: alpha}, use_rslora.
  * diffusers writes it with loaders/lora_base.py:1049-1060. */
-#include "flux/transformer/lora-alpha.h"
+#include "flux/adapters/alpha.h"
 
 #include <float.h>
 #include <math.h>
