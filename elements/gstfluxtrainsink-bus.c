@@ -41,8 +41,8 @@ gst_flux_train_sink_post_step (GstFluxTrainSink *self, const FluxStepResult *res
   GstStructure *s = gst_structure_new ("flux-step", "step", G_TYPE_UINT64, result->step,
       "max-steps", G_TYPE_UINT64, max_steps, "epoch", G_TYPE_UINT, self->epoch, "loss",
       G_TYPE_DOUBLE, result->loss, "learning-rate", G_TYPE_DOUBLE, result->learning_rate,
-      "grad-norm", G_TYPE_DOUBLE, result->grad_norm, "step-time", G_TYPE_UINT64,
-      self->step_time, NULL);
+      "grad-norm", G_TYPE_DOUBLE, result->grad_norm, "loss-scale", G_TYPE_DOUBLE,
+      result->loss_scale, "step-time", G_TYPE_UINT64, self->step_time, NULL);
 
   GST_OBJECT_LOCK (self);
   self->step = result->step;

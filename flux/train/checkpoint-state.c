@@ -4,8 +4,9 @@
  * Tensors: for each tensor of the adapter, under its name in the adapter's file, the
  * optimiser's .state1 and .state2 (fp32, or U8 with .absmax1 and .absmax2 for each 256
  * elements). Metadata: format, step, seed (the key of all draws), base (fingerprint),
- * position (the caller's), config (JSON). A file is checked as a whole before anything of
- * it is taken. */
+ * position (the caller's), config (JSON), and with loss scaling loss_scale and
+ * loss_scale_good (steps since it changed). A file is checked as a whole before anything
+ * of it is taken. */
 #include <json-glib/json-glib.h>
 #include <math.h>
 #include <string.h>
@@ -87,9 +88,13 @@ flux_state_save (FluxTrainer *self, const char *path, GError **error)
   g_autofree char *step = g_strdup_printf ("%" G_GUINT64_FORMAT, self->step);
   g_autofree char *seed = g_strdup_printf ("%" G_GUINT64_FORMAT, self->c.seed);
   g_autofree char *config = config_to_json (&self->c);
+  g_autofree char *scale = g_strdup_printf ("%.0f", self->loss_scale.scale);
+  g_autofree char *good = g_strdup_printf ("%" G_GUINT64_FORMAT, self->loss_scale.good);
+  /* The last two only where there is loss scaling. */
   const char *metadata[] = {"format", FORMAT, "step", step, "seed", seed, "base",
       flux_model_get_fingerprint (self->model), "position", self->position, "config",
-      config, NULL};
+      config, self->loss_scale.dynamic ? "loss_scale" : NULL, scale, "loss_scale_good",
+      good, NULL};
   guint n;
   const FluxLoraTensor *tensors = flux_lora_get_tensors (self->lora, &n);
 
@@ -250,6 +255,27 @@ each_piece (FluxTrainer *self, FluxSafetensors *file, const char *path, gboolean
   return TRUE;
 }
 
+/* A run that scales its loss goes on where the other was; one that did not scale leaves
+ * it at its start. */
+static gboolean
+read_loss_scale (FluxTrainer *self, FluxSafetensors *file, const char *path,
+    FluxLossScale *scale, GError **error)
+{
+  const char *text = flux_safetensors_get_metadata (file, "loss_scale");
+  char *end;
+
+  *scale = self->loss_scale;
+  if (!scale->dynamic || text == NULL)
+    return TRUE;
+  scale->scale = g_ascii_strtod (text, &end);
+  if (*end == '\0' && flux_loss_scale_is_valid (scale->scale))
+    return read_number (file, "loss_scale_good", path, &scale->good, error);
+  g_set_error (error, FLUX_ERROR, FLUX_ERROR_FORMAT,
+      "'%s' is no state of a training run: its \"loss_scale\" is not a power of two.",
+      path);
+  return FALSE;
+}
+
 static gboolean
 copy_parameters (FluxTrainer *self, FluxLora *adapter, GError **error)
 {
@@ -271,6 +297,7 @@ flux_state_load (FluxTrainer *self, const char *path, FluxLora *adapter, GError 
   g_autoptr (FluxSafetensors) file = flux_safetensors_open (path, error);
   const char *base, *position, *ours = flux_model_get_fingerprint (self->model);
   guint64 step, seed;
+  FluxLossScale scale;
 
   if (file == NULL)
     return FALSE;
@@ -286,6 +313,7 @@ flux_state_load (FluxTrainer *self, const char *path, FluxLora *adapter, GError 
       !check_adapter (self, adapter, path, error) ||
       !read_number (file, "step", path, &step, error) ||
       !read_number (file, "seed", path, &seed, error) ||
+      !read_loss_scale (self, file, path, &scale, error) ||
       !each_piece (self, file, path, FALSE, error))
     return FALSE;
   if (!each_piece (self, file, path, TRUE, error) ||
@@ -293,6 +321,7 @@ flux_state_load (FluxTrainer *self, const char *path, FluxLora *adapter, GError 
     return FALSE;
   self->step = step;
   self->c.seed = seed;
+  self->loss_scale = scale;
   position = flux_safetensors_get_metadata (file, "position");
   flux_trainer_set_position (self, position);
   return TRUE;

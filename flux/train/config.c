@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "flux/error.h"
+#include "flux/train/loss-scale.h"
 #include "flux/train/trainer.h"
 
 void
@@ -33,6 +34,7 @@ flux_train_config_init (FluxTrainConfig *c)
   c->layer_major = TRUE;
   c->vae_scaling = 0.3611f; /* FLUX.1's; flux_vae_read_info() knows a model's own */
   c->vae_shift = 0.1159f;
+  c->loss_scale_interval = FLUX_LOSS_SCALE_INTERVAL;
 }
 
 gboolean
@@ -62,6 +64,14 @@ flux_train_config_check (const FluxTrainConfig *c, GError **error)
           ranges[i].min, ranges[i].max);
       return FALSE;
     }
+  if ((c->loss_scale != 0 && !flux_loss_scale_is_valid (c->loss_scale)) ||
+      c->loss_scale_interval < 1) {
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
+        "The loss scale is %g for %" G_GUINT64_FORMAT
+        " steps: it must be 0 or a power of two from 1 on, for at least one step.",
+        c->loss_scale, c->loss_scale_interval);
+    return FALSE;
+  }
   if (c->targets == NULL || *c->targets == '\0') {
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
         "No layers are named as targets: say \"attention\" for the usual ones.");

@@ -78,17 +78,40 @@ zero_gradients (FluxTrainer *self, GError **error)
   return FALSE;
 }
 
-/* Divided by accumulate even in a short last window, as the reference does. */
+/* Nothing has been touched but the gradients, which every step clears first. */
 static gboolean
-gradients (
-    FluxTrainer *self, const FluxMicro *micros, guint n, double *losses, GError **error)
+fail_numeric (
+    FluxTrainer *self, const char *what, double value, const char *name, GError **error)
 {
-  float scale = 1.0f / (float)self->c.accumulate;
+  g_set_error (error, FLUX_ERROR, FLUX_ERROR_NUMERIC,
+      "The %s of sample '%s' is %s in step %" G_GUINT64_FORMAT
+      ": the adapter is as it was before that step; lower the learning rate, or look at "
+      "that sample.",
+      what, name != NULL ? name : "(several)", isnan (value) ? "NaN" : "infinite",
+      self->step + 1);
+  return FALSE;
+}
 
+/* Divided by accumulate even in a short last window, as the reference does. norm: of the
+ * gradients of all, before the loss scale came in. */
+static gboolean
+gradients (FluxTrainer *self, const FluxMicro *micros, guint n, const char *const *names,
+    double *losses, double *norm, GError **error)
+{
+  float scale = (float)(self->loss_scale.scale / self->c.accumulate);
+
+  if (!zero_gradients (self, error))
+    return FALSE;
   for (guint i = 0; i < n; i += self->at_once)
     if (!flux_run_gradients (self->run, &micros[i], MIN (self->at_once, n - i), scale,
             self->c.layer_major, &losses[i], error))
       return FALSE;
+  for (guint i = 0; i < n; i++)
+    if (!isfinite (losses[i]))
+      return fail_numeric (self, "loss", losses[i], names[i], error);
+  if (!flux_adam_grad_norm (self->adam, norm, error))
+    return FALSE;
+  *norm /= self->loss_scale.scale;
   return TRUE;
 }
 
@@ -108,20 +131,6 @@ blame (FluxTrainer *self, const FluxMicro *micros, const char *const *names, gui
       return names[i];
   }
   return NULL;
-}
-
-/* Nothing has been touched but the gradients, which every step clears first. */
-static gboolean
-fail_numeric (
-    FluxTrainer *self, const char *what, double value, const char *name, GError **error)
-{
-  g_set_error (error, FLUX_ERROR, FLUX_ERROR_NUMERIC,
-      "The %s of sample '%s' is %s in step %" G_GUINT64_FORMAT
-      ": the adapter is as it was before that step; lower the learning rate, or look at "
-      "that sample.",
-      what, name != NULL ? name : "(several)", isnan (value) ? "NaN" : "infinite",
-      self->step + 1);
-  return FALSE;
 }
 
 static double
@@ -162,28 +171,34 @@ flux_trainer_window (FluxTrainer *self, const FluxTrial *trials, const char *con
     guint n, double *losses, FluxStepResult *result, GError **error)
 {
   g_autofree FluxMicro *micros = g_new0 (FluxMicro, MAX (n, 1));
-  double norm, sum = 0, rate = current_rate (&self->c, self->step);
+  double norm, used, sum = 0, rate = current_rate (&self->c, self->step);
+  guint overflows = 0;
 
   if (!check_window (self, n, error) ||
       !prepare (self, trials, names, n, self->c.layer_major ? n : 1, micros, error) ||
-      !zero_gradients (self, error) || !gradients (self, micros, n, losses, error))
+      !gradients (self, micros, n, names, losses, &norm, error))
     return FALSE;
-  for (guint i = 0; i < n; i++) {
-    if (!isfinite (losses[i]))
-      return fail_numeric (self, "loss", losses[i], names[i], error);
-    sum += losses[i];
+  for (; !isfinite (norm); overflows++) {
+    if (!flux_loss_scale_back_off (&self->loss_scale))
+      return fail_numeric (self, "gradient", norm, blame (self, micros, names, n), error);
+    if (!gradients (self, micros, n, names, losses, &norm, error))
+      return FALSE;
   }
-  if (!flux_adam_grad_norm (self->adam, &norm, error))
-    return FALSE;
-  if (!isfinite (norm))
-    return fail_numeric (self, "gradient", norm, blame (self, micros, names, n), error);
-  if (!flux_adam_step (self->adam, &self->c, rate, clip_factor (&self->c, norm),
+  for (guint i = 0; i < n; i++)
+    sum += losses[i];
+  used = self->loss_scale.scale;
+  if (!flux_adam_step (self->adam, &self->c, rate, clip_factor (&self->c, norm) / used,
           self->step + 1, error))
     return FALSE;
+  flux_loss_scale_succeed (&self->loss_scale);
   self->step++;
   if (result != NULL)
-    *result = (FluxStepResult){
-        .step = self->step, .loss = sum / n, .grad_norm = norm, .learning_rate = rate};
+    *result = (FluxStepResult){.step = self->step,
+        .loss = sum / n,
+        .grad_norm = norm,
+        .learning_rate = rate,
+        .loss_scale = used,
+        .overflows = overflows};
   return TRUE;
 }
 

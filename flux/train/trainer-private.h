@@ -3,6 +3,7 @@
 #pragma once
 
 #include "flux/train/draws.h"
+#include "flux/train/loss-scale.h"
 #include "flux/train/optimiser.h"
 #include "flux/train/trainer.h"
 
@@ -25,6 +26,7 @@ struct _FluxTrainer {
   guint64 step;   /* optimiser steps done */
   FluxLora *lora;
   FluxAdam *adam;
+  FluxLossScale loss_scale;
   FluxSample *empty_prompt;
 
   FluxRun *run; /* NULL after it could not be made */

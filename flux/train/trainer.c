@@ -46,6 +46,8 @@ flux_trainer_new (FluxModel *model, const FluxTrainConfig *config, int max_text_
   self->c = *config;
   self->c.targets = self->targets = g_strdup (config->targets);
   self->position = g_strdup ("");
+  flux_loss_scale_init (&self->loss_scale, config->loss_scale,
+      config->loss_scale_interval, self->backend->compute);
   self->places = g_array_new (FALSE, TRUE, sizeof (FluxPlace));
   g_array_set_clear_func (self->places, clear_place);
 

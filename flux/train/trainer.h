@@ -37,11 +37,15 @@ typedef struct {
   guint64 budget; /* bytes for base, adapter and buffers together, on a GPU with what CUDA
                    * itself takes; 0: what the device has */
   float vae_scaling, vae_shift;
+  double
+      loss_scale; /* of the start, a power of two; 0: 65536 computing in fp16, else none
+                   */
+  guint64 loss_scale_interval; /* steps without overflow before it doubles */
 } FluxTrainConfig;
 
 /* The reference's defaults: rank 4, alpha 4, "attention", AdamW8bit 1e-4, betas .9 .999,
  * eps 1e-8, decay 1e-4, constant, accumulate 4, clip 1, guidance 1, none, recompute,
- * layer_major, no budget. */
+ * layer_major, no budget, loss scale as the compute dtype needs, interval 2000. */
 void flux_train_config_init (FluxTrainConfig *c);
 gboolean flux_train_config_check (const FluxTrainConfig *c, GError **error);
 
@@ -68,6 +72,8 @@ typedef struct {
   double loss;      /* mean over the window */
   double grad_norm; /* before clipping */
   double learning_rate;
+  double loss_scale; /* the loss was multiplied by it for the backward pass */
+  guint overflows;   /* times the window went again, as its gradients were not finite */
 } FluxStepResult;
 
 /* max_text_tokens, max_image_tokens: the largest sample that will come; a larger one
@@ -99,7 +105,9 @@ void flux_trainer_set_empty_prompt (FluxTrainer *self, FluxSample *sample);
 
 /* One optimiser step over n samples (a last, short window is still divided by accumulate,
  * as the reference does). NaN or Inf in loss or gradients: FLUX_ERROR_NUMERIC, naming
- * step and sample; parameters and state are then as before the step. */
+ * step and sample; parameters and state are then as before the step. With loss scaling
+ * (loss-scale.h) gradients that are not finite skip the update and halve the scale, and
+ * the window goes again; it is an error when that does not help down to a scale of 1. */
 gboolean flux_trainer_step (FluxTrainer *self, FluxSample *const *samples, guint n,
     FluxStepResult *result, GError **error);
 
