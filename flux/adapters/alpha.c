@@ -128,13 +128,23 @@ float
 flux_lora_alpha_of (FluxLoraAlpha *self, const char *module, int rank)
 {
   double alpha = self->known ? self->alpha : rank;
+  gboolean found = FALSE;
 
-  for (guint i = 0; i < self->pattern->len; i++) {
+  /* "proj_out" is a layer and the end of others' names: who is named in full comes first.
+   * peft matches "^proj_out" with the whole name only. */
+  for (guint i = 0; i < self->pattern->len && !found; i++) {
     const Entry *entry = &g_array_index (self->pattern, Entry, i);
-    if (flux_slot_matches (module, entry->suffix)) {
+
+    found = strcmp (module, entry->suffix + (entry->suffix[0] == '^')) == 0;
+    if (found)
       alpha = entry->alpha;
-      break;
-    }
+  }
+  for (guint i = 0; i < self->pattern->len && !found; i++) {
+    const Entry *entry = &g_array_index (self->pattern, Entry, i);
+
+    found = flux_slot_matches (module, entry->suffix);
+    if (found)
+      alpha = entry->alpha;
   }
   return (float)(self->stabilised ? alpha * sqrt (rank) : alpha);
 }

@@ -256,10 +256,10 @@ check_halves (Reader *r, guint module, GError **error)
         a == NULL ? "lora_A.weight (lora_down)" : "lora_B.weight (lora_up)");
     return FALSE;
   }
-  if (a->n_dims != 2 || a->dims[0] < 1 || a->dims[0] > MAX_RANK) {
+  if (a->n_dims != 2 || a->dims[0] < 1 || a->dims[0] > MAX_RANK * (gint64)m->n_slots) {
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_FORMAT,
         "Tensor '%s' of '%s' must be [rank, features] with a rank of 1 to %d.", a->name,
-        r->path, MAX_RANK);
+        r->path, MAX_RANK * (int)m->n_slots);
     return FALSE;
   }
   f->rank = (int)a->dims[0];

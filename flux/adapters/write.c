@@ -8,6 +8,7 @@
 #include <json-glib/json-glib.h>
 #include <string.h>
 
+#include "flux/adapters/write-original.h"
 #include "flux/error.h"
 #include "flux/files/safetensors.h"
 #include "flux/transformer/lora-private.h"
@@ -90,19 +91,30 @@ add_string (JsonBuilder *j, const char *name, const char *value)
     json_builder_add_null_value (j);
 }
 
-/* Modules whose alpha (or rank) is not the adapter's, by full name. */
+/* Is this the name of a layer and the end of another's, as "proj_out" is? */
+static gboolean
+is_ambiguous (const FluxLora *self, const char *name)
+{
+  return strcmp (name, self->slots[flux_slot_end (&self->config, FLUX_E_OUT)].name) == 0;
+}
+
+/* Modules whose alpha (or rank) is not the adapter's, by full name, which peft takes for
+ * an end unless it starts with '^'. */
 static void
 add_pattern (JsonBuilder *j, const char *name, const FluxLora *self, gboolean ranks)
 {
   json_builder_set_member_name (j, name);
   json_builder_begin_object (j);
   for (guint i = 0; i < self->n_slots; i++) {
+    g_autofree char *layer = g_strconcat (
+        is_ambiguous (self, self->slots[i].name) ? "^" : "", self->slots[i].name, NULL);
+
     if (self->modules[i].rank == 0)
       continue;
     if (ranks && self->modules[i].rank != self->rank)
-      add_number (j, self->slots[i].name, self->modules[i].rank);
+      add_number (j, layer, self->modules[i].rank);
     if (!ranks && self->alphas[i] != self->alpha)
-      add_number (j, self->slots[i].name, (double)self->alphas[i]);
+      add_number (j, layer, (double)self->alphas[i]);
   }
   json_builder_end_object (j);
 }
@@ -140,14 +152,37 @@ describe_config (const FluxLora *self)
   return json_to_string (root, TRUE);
 }
 
-gboolean
-flux_lora_save (FluxLora *self, const char *path, GError **error)
+static FluxTensorSource
+tensor (GPtrArray *names, char *name, gint64 rows, gint64 cols, const float *data)
+{
+  g_ptr_array_add (names, name);
+  return (FluxTensorSource){
+      .name = name, .dtype = FX_F32, .n_dims = 2, .dims = {rows, cols}, .data = data};
+}
+
+static gboolean
+write_diffusers (FluxLora *self, const char *path, const float *values, GError **error)
 {
   g_autofree char *config = describe_config (self);
   const char *metadata[] = {"format", "pt", "lora_adapter_metadata", config, NULL};
   g_autofree FluxTensorSource *sources = g_new0 (FluxTensorSource, self->n_tensors);
-  g_autofree float *values = g_malloc (MAX (self->n_flat, 1) * sizeof (float));
   g_autoptr (GPtrArray) names = g_ptr_array_new_with_free_func (g_free);
+
+  for (guint i = 0; i < self->n_tensors; i++) {
+    const FluxLoraTensor *t = &self->tensors[i];
+
+    sources[i] = tensor (names,
+        g_strdup_printf ("transformer.%s.lora_%c.weight", self->slots[t->slot].name,
+            t->is_b ? 'B' : 'A'),
+        t->rows, t->cols, values + t->offset);
+  }
+  return flux_safetensors_write (path, sources, self->n_tensors, metadata, error);
+}
+
+gboolean
+flux_lora_write (FluxLora *self, const char *path, FluxLoraFormat format, GError **error)
+{
+  g_autofree float *values = g_malloc (MAX (self->n_flat, 1) * sizeof (float));
   int status = fx_download (
       self->backend, values, self->parameters.base, self->n_flat * sizeof (float));
 
@@ -155,16 +190,13 @@ flux_lora_save (FluxLora *self, const char *path, GError **error)
     flux_error_from_fx (error, status, path);
     return FALSE;
   }
-  for (guint i = 0; i < self->n_tensors; i++) {
-    const FluxLoraTensor *t = &self->tensors[i];
-    char *name = g_strdup_printf (
-        "transformer.%s.lora_%c.weight", self->slots[t->slot].name, t->is_b ? 'B' : 'A');
-    g_ptr_array_add (names, name);
-    sources[i] = (FluxTensorSource){.name = name,
-        .dtype = FX_F32,
-        .n_dims = 2,
-        .dims = {t->rows, t->cols},
-        .data = values + t->offset};
-  }
-  return flux_safetensors_write (path, sources, self->n_tensors, metadata, error);
+  return format == FLUX_LORA_DIFFUSERS ? write_diffusers (self, path, values, error)
+                                       : flux_lora_write_original (self, path, values,
+                                             format == FLUX_LORA_KOHYA, error);
+}
+
+gboolean
+flux_lora_save (FluxLora *self, const char *path, GError **error)
+{
+  return flux_lora_write (self, path, FLUX_LORA_DIFFUSERS, error);
 }

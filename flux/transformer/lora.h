@@ -91,8 +91,17 @@ FluxLora *flux_lora_read (const FluxConfig *c, fx_backend *b, const char *path,
 FluxLora *flux_lora_load (const FluxConfig *c, fx_backend *b, const char *path,
     gboolean with_gradients, GError **error);
 
-/* Writes diffusers' layout, with metadata {"format":"pt"} and lora_adapter_metadata as
- * its loaders/lora_base.py:1098-1108 does. */
+typedef enum {
+  FLUX_LORA_DIFFUSERS, /* with {"format":"pt"} and lora_adapter_metadata as diffusers'
+                          loaders/lora_base.py:1098-1108 writes them */
+  FLUX_LORA_KOHYA,
+  FLUX_LORA_COMFY
+} FluxLoraFormat;
+
+/* Writes what flux_lora_read() and the tool read back to the same weight change. */
+gboolean flux_lora_write (
+    FluxLora *self, const char *path, FluxLoraFormat format, GError **error);
+/* The same in diffusers' layout. */
 gboolean flux_lora_save (FluxLora *self, const char *path, GError **error);
 
 G_END_DECLS

@@ -1,0 +1,536 @@
+/* tests/flux/test-adapters.c: adapters in the layouts of other tools, beside what
+ * diffusers computes with the same files. SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Reference: tests/reference/make_adapters.py. */
+#include <unistd.h>
+
+#include "flux/sample/sampler.h"
+#include "tests/testdata.h"
+#include "lora-file.h"
+
+static const double FORWARD = 2e-5, DELTA = 1e-6, PSNR = 50;
+
+typedef struct {
+  fx_backend *b;
+  FluxTransformer *t;
+  const FluxConfig *c;
+} Fixture;
+
+static void
+set_up (Fixture *f, gconstpointer data)
+{
+  g_autofree char *dir = test_small_dir ();
+
+  f->b = test_backend ();
+  f->t = test_load (dir, f->b, FX_Q_NONE);
+  f->c = flux_transformer_get_config (f->t);
+}
+
+static void
+tear_down (Fixture *f, gconstpointer data)
+{
+  flux_transformer_unref (f->t);
+  fx_backend_free (f->b);
+}
+
+static char *
+data_path (const char *name)
+{
+  return g_build_filename (g_getenv ("FLUX_TEST_SRC"), "data", "adapters", name, NULL);
+}
+
+static float *
+floats (FluxSafetensors *file, const char *name, gsize *n)
+{
+  const FluxTensor *t = flux_safetensors_lookup (file, name);
+  float *x;
+
+  g_assert_nonnull (t);
+  x = g_new (float, t->n_elements);
+  g_assert_true (flux_tensor_to_f32 (t, x, NULL));
+  *n = t->n_elements;
+  return x;
+}
+
+/* ---- diffusers' forward ---- */
+
+static float *
+forward (Fixture *f, FluxLora *lora, gsize n_out)
+{
+  g_autofree char *path = g_build_filename (
+      g_getenv ("FLUX_TEST_SRC"), "data", "transformer-small.safetensors", NULL);
+  g_autoptr (GError) error = NULL;
+  g_autoptr (FluxSafetensors) io = flux_safetensors_open (path, &error);
+  g_autoptr (FluxRun) run =
+      flux_run_new (f->t, FLUX_RUN_FORWARD, 7, 15, 1, &lora, 1, &error);
+  gsize n;
+  g_autofree float *latents = floats (io, "latents", &n);
+  g_autofree float *prompt = floats (io, "prompt_embeds", &n);
+  g_autofree float *pooled = floats (io, "pooled", &n);
+  const FluxInput in = {.latents = latents,
+      .grid_height = 3,
+      .grid_width = 5,
+      .prompt_embeds = prompt,
+      .text_tokens = 7,
+      .pooled = pooled,
+      .timestep = 0.37f,
+      .guidance = 1};
+  float *out = g_new (float, n_out);
+
+  g_assert_no_error (error);
+  flux_run_forward (run, &in, out, &error);
+  g_assert_no_error (error);
+  return out;
+}
+
+static void
+test_files_give_diffusers_output (Fixture *f, gconstpointer data)
+{
+  static const struct {
+    const char *name, *format;
+    guint layers, left_out;
+  } cases[] = {{"kohya", "kohya", 26, 0}, {"comfy", "comfy", 26, 0},
+      {"bfl", "bfl", 34, 8}, {"fal", "fal", 27, 0}, {"onetrainer", "OneTrainer", 8, 0},
+      {"aitoolkit", "diffusers", 14, 0}};
+  g_autofree char *reference = data_path ("small.safetensors");
+  g_autoptr (FluxSafetensors) want = flux_safetensors_open (reference, NULL);
+
+  for (guint i = 0; i < G_N_ELEMENTS (cases); i++) {
+    g_autofree char *file = g_strdup_printf ("small-%s.safetensors", cases[i].name);
+    g_autofree char *path = data_path (file);
+    g_autofree char *name = g_strconcat ("out.", cases[i].name, NULL);
+    g_autofree float *out = NULL, *expected = NULL, *plain = NULL;
+    g_autoptr (GError) error = NULL;
+    g_autoptr (FluxLora) lora = NULL;
+    FluxLoraReport report = {0};
+    gsize n;
+
+    /* Control adapters also replace norms, which is refused unless told to go on. */
+    if (cases[i].left_out > 0) {
+      g_assert_null (flux_lora_load (f->c, f->b, path, FALSE, &error));
+      g_assert_nonnull (strstr (error->message, "control"));
+      g_clear_error (&error);
+    }
+    lora =
+        flux_lora_read (f->c, f->b, path, cases[i].left_out == 0, FALSE, &report, &error);
+    g_assert_no_error (error);
+    g_assert_cmpstr (report.format, ==, cases[i].format);
+    g_assert_cmpuint (report.n_left_out, ==, cases[i].left_out);
+    g_assert_cmpuint (report.n_layers, ==, cases[i].layers);
+    expected = floats (want, name, &n);
+    plain = floats (want, "out.plain", &n);
+    out = forward (f, lora, n);
+    g_test_message ("%s: %g", name, test_relative (out, expected, n));
+    g_assert_cmpfloat (test_relative (out, expected, n), <=, FORWARD);
+    g_assert_cmpfloat (test_relative (plain, expected, n), >, 0.01);
+    flux_lora_report_clear (&report);
+  }
+}
+
+/* ---- weight changes ---- */
+
+/* scale B A of a slot into out [n, k]; zeros without a module. */
+static double *
+delta_of (FluxLora *lora, guint slot)
+{
+  const FluxLoraSlot *s = flux_lora_get_slot (lora, slot);
+  const fx_lora *m = flux_lora_module (lora, slot);
+  double *out = g_new0 (double, (gsize)(s->n * s->k));
+
+  for (gint64 i = 0; m != NULL && i < s->n; i++)
+    for (int r = 0; r < m->rank; r++)
+      for (gint64 j = 0; j < s->k; j++)
+        out[i * s->k + j] +=
+            (double)m->scale * (double)m->b[i * m->rank + r] * (double)m->a[r * s->k + j];
+  return out;
+}
+
+static void
+assert_same_change (FluxLora *a, FluxLora *b)
+{
+  gboolean any = FALSE;
+
+  for (guint i = 0; flux_lora_get_slot (a, i) != NULL; i++) {
+    const FluxLoraSlot *s = flux_lora_get_slot (a, i);
+    g_autofree double *x = delta_of (a, i), *y = delta_of (b, i);
+    double largest = 0, difference = 0;
+
+    for (gint64 j = 0; j < s->n * s->k; j++) {
+      largest = fmax (largest, fabs (x[j]));
+      difference = fmax (difference, fabs (x[j] - y[j]));
+    }
+    if (!(difference <= DELTA * largest))
+      g_test_message ("%s: %g of %g", s->name, difference, largest);
+    any = any || largest > 0;
+    g_assert_cmpfloat (difference, <=, DELTA * largest);
+  }
+  g_assert_true (any);
+}
+
+static void
+fill_random (Fixture *f, FluxLora *lora, guint32 which)
+{
+  const gsize n = flux_lora_n_flat (lora);
+  g_autofree float *values = test_floats (which, n, 0.1f);
+
+  g_assert_cmpint (
+      fx_upload (f->b, flux_lora_parameters (lora), values, n * sizeof (float)), ==,
+      FX_OK);
+}
+
+static void
+test_written_files_keep_the_change (Fixture *f, gconstpointer data)
+{
+  static const FluxLoraFormat formats[] = {
+      FLUX_LORA_DIFFUSERS, FLUX_LORA_KOHYA, FLUX_LORA_COMFY};
+  static const char *const names[] = {"diffusers", "kohya", "comfy"};
+  static const struct {
+    const char *targets;
+    int rank;
+    float alpha;
+  } cases[] = {{"attention", 4, 4}, {"all-linear", 3, 7.3f}, {"to_q", 3, 2},
+      {"to_k,to_v,add_v_proj,proj_mlp", 6, 1}};
+
+  for (guint i = 0; i < G_N_ELEMENTS (cases) * G_N_ELEMENTS (formats); i++) {
+    const guint c = i / G_N_ELEMENTS (formats), format = i % G_N_ELEMENTS (formats);
+    g_autofree char *dir = g_dir_make_tmp ("flux-XXXXXX", NULL);
+    g_autofree char *path = g_build_filename (dir, "a.safetensors", NULL);
+    g_autoptr (GError) error = NULL;
+    g_autoptr (FluxLora) lora = flux_lora_new (
+        f->c, f->b, cases[c].rank, cases[c].alpha, cases[c].targets, FALSE, &error);
+    g_autoptr (FluxLora) back = NULL;
+    FluxLoraReport report = {0};
+
+    g_assert_no_error (error);
+    fill_random (f, lora, 40 + i);
+    g_assert_true (flux_lora_write (lora, path, formats[format], &error));
+    back = flux_lora_read (f->c, f->b, path, TRUE, FALSE, &report, &error);
+    g_assert_no_error (error);
+    g_assert_cmpstr (report.format, ==, names[format]);
+    /* Not more layers than there were: those that do nothing are not made modules. */
+    g_assert_cmpuint (flux_lora_n_parameters (back), >=, flux_lora_n_parameters (lora));
+    assert_same_change (lora, back);
+    g_unlink (path);
+    g_rmdir (dir);
+  }
+}
+
+/* What others wrote, with modules outside the blocks, goes through ours. */
+static void
+test_rewritten_files_keep_the_change (Fixture *f, gconstpointer data)
+{
+  static const char *const files[] = {
+      "small-bfl.safetensors", "small-onetrainer.safetensors", "small-kohya.safetensors"};
+
+  for (guint i = 0; i < 3 * G_N_ELEMENTS (files); i++) {
+    g_autofree char *from = data_path (files[i / 3]);
+    g_autofree char *dir = g_dir_make_tmp ("flux-XXXXXX", NULL);
+    g_autofree char *path = g_build_filename (dir, "a.safetensors", NULL);
+    g_autoptr (GError) error = NULL;
+    g_autoptr (FluxLora) lora =
+        flux_lora_read (f->c, f->b, from, FALSE, FALSE, NULL, &error);
+    g_autoptr (FluxLora) back = NULL;
+
+    g_assert_no_error (error);
+    g_assert_true (flux_lora_write (lora, path, (FluxLoraFormat)(i % 3), &error));
+    back = flux_lora_load (f->c, f->b, path, FALSE, &error);
+    g_assert_no_error (error);
+    assert_same_change (lora, back);
+    g_unlink (path);
+    g_rmdir (dir);
+  }
+}
+
+/* An adapter that has not learnt yet (B = 0) keeps its modules. */
+static void
+test_untrained_adapter_goes_through (Fixture *f, gconstpointer data)
+{
+  g_autofree char *path =
+      g_build_filename (g_get_tmp_dir (), "flux-untrained.safetensors", NULL);
+  g_autoptr (GError) error = NULL;
+  g_autoptr (FluxLora) lora =
+      flux_lora_new (f->c, f->b, 2, 2, "attention", FALSE, &error);
+  g_autoptr (FluxLora) back = NULL;
+  guint n, m;
+
+  g_assert_true (flux_lora_init_gaussian (lora, 1, &error));
+  g_assert_true (flux_lora_write (lora, path, FLUX_LORA_KOHYA, &error));
+  back = flux_lora_load (f->c, f->b, path, FALSE, &error);
+  g_unlink (path);
+  g_assert_no_error (error);
+  flux_lora_get_tensors (lora, &n);
+  flux_lora_get_tensors (back, &m);
+  g_assert_cmpuint (m, >=, n);
+}
+
+/* ---- bad files ---- */
+
+static FluxLora *
+load (Fixture *f, File *file, gboolean strict, FluxLoraReport *report, GError **error)
+{
+  g_autofree char *path = file_write (file);
+  FluxLora *lora = flux_lora_read (f->c, f->b, path, strict, FALSE, report, error);
+
+  file_clear (file);
+  g_unlink (path);
+  return lora;
+}
+
+static void
+test_unmatched_tensors (Fixture *f, gconstpointer data)
+{
+  FluxLoraReport report = {0};
+  g_autoptr (GError) error = NULL;
+  g_autoptr (FluxLora) lora = NULL;
+
+  for (int strict = 1; strict >= 0; strict--) {
+    File file;
+
+    file_init (&file);
+    file_add_module (&file, "transformer.transformer_blocks.0.attn.to_q", 64, 64, 2);
+    file_add_module (&file, "transformer.transformer_blocks.1.attn.to_q", 64, 64, 2);
+    file_add_module (&file, "transformer.transformer_blocks.2.attn.to_q", 64, 64, 2);
+    lora = load (f, &file, strict, &report, &error);
+    if (strict) {
+      g_assert_null (lora);
+      g_assert_error (error, FLUX_ERROR, FLUX_ERROR_MISMATCH);
+      g_test_message ("%s", error->message);
+      g_assert_nonnull (strstr (error->message, "4 of the 6"));
+      g_assert_nonnull (strstr (error->message, "transformer_blocks.1.attn.to_q.lora_A"));
+      g_clear_error (&error);
+    }
+  }
+  g_assert_no_error (error);
+  g_assert_cmpuint (report.n_left_out, ==, 4);
+  g_assert_cmpuint (report.n_layers, ==, 1);
+  g_assert_nonnull (strstr (report.left_out, "transformer_blocks.1"));
+  flux_lora_report_clear (&report);
+}
+
+/* Not even a lenient reader takes these. */
+static void
+test_bad_files (Fixture *f, gconstpointer data)
+{
+  static const struct {
+    const char *name;
+    gint64 rows, cols;
+    float value;
+    const char *message;
+  } cases[] = {
+      {"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight", 2, 96, 1, "shape"},
+      {"lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight", 192, 3, 1, "ranks"},
+      {"lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight", 128, 2, 1, "shape"},
+      {"lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight", 192, 2, NAN, "NaN"},
+      {"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight", 2, 64, INFINITY, "NaN"},
+      {"lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight", 0, 0, 1, "missing"},
+      {"lora_unet_double_blocks_0_img_attn_qkv.dora_scale", 192, 0, 1, "DoRA"},
+      {"lora_unet_double_blocks_0_img_attn_qkv.hada_w1_a", 2, 64, 1, "LyCORIS"},
+      {"lora_unet_double_blocks_0_img_attn_qkv.lokr_w1", 2, 2, 1, "LyCORIS"},
+      {"double_blocks.0.img_attn.qkv.lora_A.weight", 2, 64, 1, "both"}};
+  const char *down = "lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight";
+  const char *up = "lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight";
+
+  for (guint i = 0; i < G_N_ELEMENTS (cases); i++) {
+    g_autoptr (GError) error = NULL;
+    File file;
+
+    file_init (&file);
+    if (strcmp (cases[i].name, down) != 0)
+      file_add (&file, down, 2, 64, 1);
+    if (strcmp (cases[i].name, up) != 0)
+      file_add (&file, up, 192, 2, 1);
+    if (cases[i].rows > 0)
+      file_add (&file, cases[i].name, cases[i].rows, cases[i].cols, cases[i].value);
+    g_assert_null (load (f, &file, FALSE, NULL, &error));
+    g_assert_nonnull (error);
+    g_test_message ("%s", error->message);
+    g_assert_nonnull (strstr (error->message, cases[i].message));
+  }
+}
+
+/* to_q by itself and in the fused layer: which one is it? */
+static void
+test_two_modules_on_one_layer (Fixture *f, gconstpointer data)
+{
+  g_autoptr (GError) error = NULL;
+  File file;
+
+  file_init (&file);
+  file_add_module (&file, "transformer.transformer_blocks.0.attn.to_q", 64, 64, 2);
+  file_add_module (&file, "diffusion_model.double_blocks.0.img_attn.qkv", 192, 64, 2);
+  g_assert_null (load (f, &file, TRUE, NULL, &error));
+  g_assert_nonnull (strstr (error->message, "one layer"));
+}
+
+static void
+test_zero_biases_are_harmless (Fixture *f, gconstpointer data)
+{
+  for (int value = 0; value < 2; value++) {
+    g_autoptr (GError) error = NULL;
+    g_autoptr (FluxLora) lora = NULL;
+    File file;
+
+    file_init (&file);
+    file_add_module (&file, "diffusion_model.double_blocks.0.img_attn.proj", 64, 64, 2);
+    file_add (&file, "diffusion_model.double_blocks.0.img_attn.proj.diff_b", 64, 0,
+        (float)value);
+    lora = load (f, &file, TRUE, NULL, &error);
+    g_assert_true ((lora != NULL) == (value == 0));
+    g_assert_true ((error == NULL) == (value == 0));
+  }
+}
+
+/* ---- damage ---- */
+
+static void
+test_damaged_files (Fixture *f, gconstpointer data)
+{
+  static const char *const files[] = {
+      "small-kohya.safetensors", "small-onetrainer.safetensors"};
+  guint taken = 0, n = 0;
+
+  for (guint i = 0; i < G_N_ELEMENTS (files); i++) {
+    g_autofree char *from = data_path (files[i]), *bytes = NULL, *path = NULL;
+    guint64 state = 7;
+    gsize length;
+    int fd = g_file_open_tmp ("flux-XXXXXX.safetensors", &path, NULL);
+
+    g_assert_true (g_file_get_contents (from, &bytes, &length, NULL));
+    for (guint j = 0; j < 400; j++, n++) {
+      g_autoptr (GError) error = NULL;
+      g_autoptr (FluxLora) lora = NULL;
+      /* In the header, where the names are; every eighth time anywhere. */
+      gsize at, span = j % 8 == 7 ? length : *(guint16 *)(void *)bytes;
+      char old;
+
+      state = state * 6364136223846793005u + 1442695040888963407u;
+      at = (j % 8 == 7 ? 0 : 8) + (gsize)(state >> 33) % (span - 8);
+      old = bytes[at];
+      bytes[at] ^= (char)(1u << (j % 7));
+      g_assert_cmpint (pwrite (fd, bytes, length, 0), ==, length);
+      lora = flux_lora_read (f->c, f->b, path, j % 2 == 0, FALSE, NULL, &error);
+      g_assert_true ((lora == NULL) == (error != NULL));
+      g_assert_true (error == NULL || g_utf8_validate (error->message, -1, NULL));
+      taken += lora != NULL;
+      bytes[at] = old;
+    }
+    close (fd);
+    g_unlink (path);
+  }
+  g_assert_cmpuint (taken, >, 0);
+  g_assert_cmpuint (taken, <, n);
+}
+
+/* ---- pictures ---- */
+
+static double
+psnr (FluxSafetensors *want, const char *name, const guint8 *got)
+{
+  const FluxTensor *t = flux_safetensors_lookup (want, name);
+  const guint8 *p;
+  double sum = 0;
+
+  g_assert_nonnull (t);
+  g_assert_cmpint (t->dtype, ==, FX_U8);
+  p = t->data;
+  for (gsize i = 0; i < t->n_elements; i++)
+    sum += ((double)p[i] - got[i]) * ((double)p[i] - got[i]);
+  return sum == 0 ? INFINITY : 10 * log10 (255.0 * 255.0 * (double)t->n_elements / sum);
+}
+
+static double
+compare_picture (FluxModel *model, const char *dir, const char *const *files,
+    const float *scales, guint n, FluxSafetensors *want, const char *name)
+{
+  static const FluxSampleRequest request = {.prompt = "red apple",
+      .width = 64,
+      .height = 64,
+      .steps = 6,
+      .guidance = 3.5,
+      .seed = 4,
+      .noise_dtype = FX_F32,
+      .max_sequence_length = 32};
+  g_autoptr (GError) error = NULL;
+  g_autoptr (FluxSampler) sampler = flux_sampler_new (model, dir, FX_Q_NONE, &error);
+  g_autofree guint8 *rgb = g_malloc (64 * 64 * 3);
+  FluxLora *loras[2] = {NULL, NULL};
+
+  g_assert_no_error (error);
+  for (guint i = 0; i < n; i++) {
+    g_autofree char *path = data_path (files[i]);
+
+    loras[i] =
+        flux_lora_load (flux_transformer_get_config (flux_model_get_transformer (model)),
+            flux_model_get_backend (model), path, FALSE, &error);
+    g_assert_no_error (error);
+    flux_lora_set_multiplier (loras[i], scales[i]);
+  }
+  flux_sampler_set_loras (sampler, loras, n, &error);
+  flux_sampler_run (sampler, &request, rgb, 64 * 3, FALSE, NULL, NULL, &error);
+  g_assert_no_error (error);
+  g_clear_pointer (&sampler, flux_sampler_free);
+  for (guint i = 0; i < n; i++)
+    flux_lora_free (loras[i]);
+  return psnr (want, name, rgb);
+}
+
+static void
+test_pictures_are_diffusers (void)
+{
+  static const char *const files[] = {"emoji-a-diffusers.safetensors",
+      "emoji-a-kohya.safetensors", "emoji-a-comfy.safetensors",
+      "emoji-a-xlabs.safetensors"};
+  static const char *const pair[] = {"emoji-a-kohya.safetensors", "emoji-b.safetensors"};
+  static const float scales[] = {0.8f, 0.4f}, one = 1;
+  g_autofree char *dir = flux_test_model ();
+  g_autofree char *reference = data_path ("emoji.safetensors");
+  g_autoptr (FluxSafetensors) want = flux_safetensors_open (reference, NULL);
+  FluxModelKey key = {dir, FX_Q_NONE, FX_F32, FLUX_DEVICE_CPU};
+  g_autoptr (GError) error = NULL;
+  g_autoptr (FluxModel) model = NULL;
+  double db;
+
+  if (dir == NULL) {
+    g_test_skip ("no bf16 tiny-flux-emoji");
+    return;
+  }
+  model = flux_model_acquire (&key, NULL, NULL, &error);
+  g_assert_no_error (error);
+  for (guint i = 0; i < G_N_ELEMENTS (files); i++) {
+    db = compare_picture (model, dir, &files[i], &one, 1, want, "a");
+    g_test_message ("%s: %.1f dB", files[i], db);
+    g_assert_cmpfloat (db, >=, PSNR);
+  }
+  db = compare_picture (model, dir, pair, scales, 2, want, "ab");
+  g_test_message ("two adapters at 0.8 and 0.4: %.1f dB", db);
+  g_assert_cmpfloat (db, >=, PSNR);
+  /* Without them it is another picture. */
+  g_assert_cmpfloat (
+      compare_picture (model, dir, NULL, NULL, 0, want, "plain"), >=, PSNR);
+  g_assert_cmpfloat (compare_picture (model, dir, NULL, NULL, 0, want, "a"), <, 40);
+}
+
+int
+main (int argc, char **argv)
+{
+  static const struct {
+    const char *name;
+    void (*func) (Fixture *, gconstpointer);
+  } tests[] = {{"files-give-diffusers-output", test_files_give_diffusers_output},
+      {"written-files-keep-the-change", test_written_files_keep_the_change},
+      {"rewritten-files-keep-the-change", test_rewritten_files_keep_the_change},
+      {"untrained-adapter-goes-through", test_untrained_adapter_goes_through},
+      {"unmatched-tensors", test_unmatched_tensors}, {"bad-files", test_bad_files},
+      {"two-modules-on-one-layer", test_two_modules_on_one_layer},
+      {"zero-biases-are-harmless", test_zero_biases_are_harmless},
+      {"damaged-files", test_damaged_files}};
+
+  g_test_init (&argc, &argv, NULL);
+  g_test_add_func ("/adapters/pictures-are-diffusers", test_pictures_are_diffusers);
+  for (guint i = 0; i < G_N_ELEMENTS (tests); i++) {
+    g_autofree char *path = g_strconcat ("/adapters/", tests[i].name, NULL);
+
+    g_test_add (path, Fixture, NULL, set_up, tests[i].func, tear_down);
+  }
+  return g_test_run ();
+}
