@@ -7,6 +7,7 @@
 #include "elements/gstfluxpainter.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "elements/gstfluxcommon.h"
 
@@ -16,9 +17,16 @@ struct _GstFluxPainter {
   gpointer data;
   FluxModel *model;
   FluxSampler *sampler;
-  GPtrArray *loras; /* FluxLora, owned */
+  GArray *loras;  /* Adapter */
+  FluxLora *lora; /* the trainer's, not owned, or NULL */
   GstFluxProgress progress;
 };
+
+typedef struct {
+  gchar *path;
+  gdouble scale;
+  FluxLora *lora;
+} Adapter;
 
 /* One of the list: path, and the scale after its last colon when that is a number. A path
  * may have colons itself: what follows the last one is meant as a scale when what stands
@@ -80,51 +88,153 @@ gst_flux_painter_check_loras (const gchar *loras, GError **error)
   return ok;
 }
 
+/* ---- adapters ---- */
+
+/* Says what was applied: an adapter that silently is not is the worst there is. */
+static void
+announce_adapter (GstFluxPainter *self, const gchar *path, const FluxLoraReport *report)
+{
+  GST_INFO_OBJECT (self->element, "adapter '%s' (%s): %u of %u tensors on %u layers",
+      path, report->format, report->n_tensors - report->n_left_out, report->n_tensors,
+      report->n_layers);
+  gst_element_post_message (self->element,
+      gst_message_new_element (GST_OBJECT (self->element),
+          gst_structure_new ("flux-adapter", "location", G_TYPE_STRING, path, "format",
+              G_TYPE_STRING, report->format, "layers", G_TYPE_UINT, report->n_layers,
+              "tensors", G_TYPE_UINT, report->n_tensors, "left-out", G_TYPE_UINT,
+              report->n_left_out, NULL)));
+  if (report->n_left_out > 0)
+    gst_flux_post_warning (self->element,
+        g_error_new (FLUX_ERROR, FLUX_ERROR_MISMATCH,
+            "%u of the %u tensors in '%s' fit no layer of this transformer and are left "
+            "out: %s.",
+            report->n_left_out, report->n_tensors, path, report->left_out));
+}
+
+/* With the model's lock. */
+static FluxLora *
+load_lora (GstFluxPainter *self, const gchar *path, gboolean strict, GError **error)
+{
+  FluxTransformer *transformer = flux_model_get_transformer (self->model);
+  FluxLoraReport report = {0};
+  FluxLora *lora = flux_lora_read (flux_transformer_get_config (transformer),
+      flux_model_get_backend (self->model), path, strict, FALSE, &report, error);
+
+  if (lora == NULL)
+    return NULL;
+  announce_adapter (self, path, &report);
+  flux_lora_report_clear (&report);
+  return lora;
+}
+
+static void
+free_adapters (GArray *adapters)
+{
+  for (guint i = 0; i < adapters->len; i++) {
+    g_free (g_array_index (adapters, Adapter, i).path);
+    flux_lora_free (g_array_index (adapters, Adapter, i).lora);
+  }
+  g_array_unref (adapters);
+}
+
+/* The adapter that is loaded from this path, which then no longer holds it. */
+static FluxLora *
+take_loaded (GArray *adapters, const gchar *path)
+{
+  for (guint i = 0; i < adapters->len; i++) {
+    Adapter *a = &g_array_index (adapters, Adapter, i);
+
+    if (a->lora != NULL && strcmp (a->path, path) == 0)
+      return g_steal_pointer (&a->lora);
+  }
+  return NULL;
+}
+
 static gboolean
-load_loras (GstFluxPainter *self, const gchar *loras, GError **error)
+same_adapters (const GArray *a, const GArray *b)
+{
+  gboolean same = a->len == b->len;
+
+  for (guint i = 0; same && i < a->len; i++)
+    same = strcmp (g_array_index (a, Adapter, i).path,
+               g_array_index (b, Adapter, i).path) == 0;
+  return same;
+}
+
+static gboolean
+parse_list (const gchar *loras, GArray *adapters, GError **error)
 {
   gchar **list = loras != NULL ? g_strsplit (loras, ",", -1) : NULL;
-  FluxTransformer *transformer = flux_model_get_transformer (self->model);
   gboolean ok = TRUE;
 
   for (guint i = 0; ok && list != NULL && list[i] != NULL; i++) {
-    gchar *path = NULL;
-    gdouble scale;
-    FluxLora *lora = NULL;
+    Adapter a = {NULL};
 
-    if (parse_lora (list[i], &path, &scale, error)) {
-      flux_model_lock (self->model);
-      lora = flux_lora_load (flux_transformer_get_config (transformer),
-          flux_model_get_backend (self->model), path, FALSE, error);
-      flux_model_unlock (self->model);
-    }
-    ok = lora != NULL;
-    if (ok) {
-      flux_lora_set_multiplier (lora, (float)scale);
-      g_ptr_array_add (self->loras, lora);
-    }
-    g_free (path);
+    ok = parse_lora (list[i], &a.path, &a.scale, error);
+    if (ok)
+      g_array_append_val (adapters, a);
   }
   g_strfreev (list);
   return ok;
 }
 
+/* Loads what is new and gives it to the sampler; takes `list`. With the model's lock. */
 static gboolean
-prepare (GstFluxPainter *self, const gchar *dir, fx_qtype text_qtype, const gchar *loras,
-    FluxLora *lora, GError **error)
+change_adapters (GstFluxPainter *self, GArray *list, gboolean strict, GError **error)
 {
   g_autoptr (GPtrArray) all = g_ptr_array_new ();
+  gboolean ok = TRUE;
 
-  self->sampler = flux_sampler_new (self->model, dir, text_qtype, error);
-  if (self->sampler == NULL || !load_loras (self, loras, error))
-    return FALSE;
-  for (guint i = 0; i < self->loras->len; i++)
-    g_ptr_array_add (all, g_ptr_array_index (self->loras, i));
-  if (lora != NULL)
-    g_ptr_array_add (all, lora);
-  return flux_sampler_set_loras (
-      self->sampler, (FluxLora *const *)all->pdata, all->len, error);
+  for (guint i = 0; ok && i < list->len; i++) {
+    Adapter *a = &g_array_index (list, Adapter, i);
+
+    a->lora = take_loaded (self->loras, a->path);
+    if (a->lora == NULL)
+      a->lora = load_lora (self, a->path, strict, error);
+    ok = a->lora != NULL;
+    g_ptr_array_add (all, a->lora);
+  }
+  if (!ok)
+    g_ptr_array_set_size (all, 0);
+  if (self->lora != NULL)
+    g_ptr_array_add (all, self->lora);
+  ok &= flux_sampler_set_loras (
+      self->sampler, (FluxLora *const *)all->pdata, all->len, ok ? error : NULL);
+  free_adapters (self->loras);
+  self->loras = list;
+  return ok;
 }
+
+gboolean
+gst_flux_painter_set_loras (GstFluxPainter *self, const gchar *loras, gdouble scale,
+    gboolean strict, GError **error)
+{
+  GArray *list = g_array_new (FALSE, FALSE, sizeof (Adapter));
+  gboolean ok = parse_list (loras, list, error);
+
+  if (!ok) {
+    free_adapters (list);
+    return FALSE;
+  }
+  flux_model_lock (self->model);
+  if (same_adapters (list, self->loras)) {
+    for (guint i = 0; i < list->len; i++)
+      g_array_index (self->loras, Adapter, i).scale =
+          g_array_index (list, Adapter, i).scale;
+    free_adapters (list);
+  } else {
+    ok = change_adapters (self, list, strict, error);
+  }
+  for (guint i = 0; ok && i < self->loras->len; i++) {
+    const Adapter *a = &g_array_index (self->loras, Adapter, i);
+
+    flux_lora_set_multiplier (a->lora, (float)(a->scale * scale));
+  }
+  flux_model_unlock (self->model);
+  return ok;
+}
+
+/* ---- life ---- */
 
 static GstFluxPainter *
 painter_new (GstElement *element, GstFluxPainterFunc may_go_on, gpointer data)
@@ -134,7 +244,7 @@ painter_new (GstElement *element, GstFluxPainterFunc may_go_on, gpointer data)
   self->element = element;
   self->may_go_on = may_go_on;
   self->data = data;
-  self->loras = g_ptr_array_new_with_free_func ((GDestroyNotify)flux_lora_free);
+  self->loras = g_array_new (FALSE, FALSE, sizeof (Adapter));
   return self;
 }
 
@@ -149,7 +259,7 @@ open_progress (const char *what, gint percent, gpointer data)
 
 GstFluxPainter *
 gst_flux_painter_new (GstElement *element, const FluxModelKey *key, fx_qtype text_qtype,
-    const gchar *loras, GstFluxPainterFunc may_go_on, gpointer data, GError **error)
+    GstFluxPainterFunc may_go_on, gpointer data, GError **error)
 {
   GstFluxPainter *self = painter_new (element, may_go_on, data);
   GError *failure = NULL;
@@ -157,7 +267,7 @@ gst_flux_painter_new (GstElement *element, const FluxModelKey *key, fx_qtype tex
   gst_flux_progress_init (&self->progress, element, "open", NULL);
   self->model = flux_model_acquire (key, open_progress, self, &failure);
   if (self->model != NULL)
-    prepare (self, key->path, text_qtype, loras, NULL, &failure);
+    self->sampler = flux_sampler_new (self->model, key->path, text_qtype, &failure);
   gst_flux_progress_end (&self->progress, "model", failure);
   if (failure == NULL)
     return self;
@@ -168,13 +278,16 @@ gst_flux_painter_new (GstElement *element, const FluxModelKey *key, fx_qtype tex
 
 GstFluxPainter *
 gst_flux_painter_new_shared (GstElement *element, FluxModel *model, const gchar *dir,
-    fx_qtype text_qtype, const gchar *loras, FluxLora *lora, GstFluxPainterFunc may_go_on,
-    gpointer data, GError **error)
+    fx_qtype text_qtype, FluxLora *lora, GstFluxPainterFunc may_go_on, gpointer data,
+    GError **error)
 {
   GstFluxPainter *self = painter_new (element, may_go_on, data);
 
   self->model = flux_model_ref (model);
-  if (prepare (self, dir, text_qtype, loras, lora, error))
+  self->lora = lora;
+  self->sampler = flux_sampler_new (model, dir, text_qtype, error);
+  if (self->sampler != NULL &&
+      flux_sampler_set_loras (self->sampler, &self->lora, self->lora != NULL, error))
     return self;
   gst_flux_painter_free (self);
   return NULL;
@@ -187,7 +300,7 @@ gst_flux_painter_free (GstFluxPainter *self)
   /* The adapters' memory is the backend's. */
   if (self->model != NULL)
     flux_model_lock (self->model);
-  g_ptr_array_unref (self->loras);
+  free_adapters (self->loras);
   if (self->model != NULL) {
     flux_model_unlock (self->model);
     flux_model_unref (self->model);

@@ -13,16 +13,21 @@ typedef struct _GstFluxPainter GstFluxPainter;
 /* Asked between steps and while loading; FALSE gives up with FLUX_ERROR_CANCELLED. */
 typedef gboolean (*GstFluxPainterFunc) (gpointer data);
 
-/* element posts the progress of loading (open) and of pictures (sample). loras:
- * "a.safetensors:0.8,b.safetensors", a scale after the last colon, or NULL. */
-GstFluxPainter *
-gst_flux_painter_new (GstElement *element, const FluxModelKey *key, fx_qtype text_qtype,
-    const gchar *loras, GstFluxPainterFunc may_go_on, gpointer data, GError **error);
+/* element posts the progress of loading (open) and of pictures (sample), and flux-adapter
+ * for each adapter. */
+GstFluxPainter *gst_flux_painter_new (GstElement *element, const FluxModelKey *key,
+    fx_qtype text_qtype, GstFluxPainterFunc may_go_on, gpointer data, GError **error);
 /* The same on a model that is loaded, with one more adapter, which is not owned. */
 GstFluxPainter *gst_flux_painter_new_shared (GstElement *element, FluxModel *model,
-    const gchar *dir, fx_qtype text_qtype, const gchar *loras, FluxLora *lora,
-    GstFluxPainterFunc may_go_on, gpointer data, GError **error);
+    const gchar *dir, fx_qtype text_qtype, FluxLora *lora, GstFluxPainterFunc may_go_on,
+    gpointer data, GError **error);
 void gst_flux_painter_free (GstFluxPainter *self);
+
+/* The adapters from the next picture on: "a.safetensors:0.8,b.safetensors", a scale after
+ * the last colon, or NULL; scale multiplies all of them. Those that are loaded stay, the
+ * base is not touched. strict: see flux_lora_read(). */
+gboolean gst_flux_painter_set_loras (GstFluxPainter *self, const gchar *loras,
+    gdouble scale, gboolean strict, GError **error);
 
 /* keep_lock: nobody else uses the model until the picture is done. */
 gboolean gst_flux_painter_paint (GstFluxPainter *self, const FluxSampleRequest *request,

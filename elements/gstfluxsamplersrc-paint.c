@@ -127,11 +127,11 @@ open_painter (GstFluxSamplerSrc *self, const GstFluxOffer *offer, GError **error
   if (offer != NULL) {
     if (check_offer (self, offer, error))
       self->painter = gst_flux_painter_new_shared (GST_ELEMENT (self), offer->model,
-          offer->model_path, self->text_quantization, self->loras, offer->lora, may_go_on,
-          self, error);
+          offer->model_path, self->text_quantization, offer->lora, may_go_on, self,
+          error);
   } else if (flux_device_parse (self->device, &key.device, error)) {
-    self->painter = gst_flux_painter_new (GST_ELEMENT (self), &key,
-        self->text_quantization, self->loras, may_go_on, self, error);
+    self->painter = gst_flux_painter_new (
+        GST_ELEMENT (self), &key, self->text_quantization, may_go_on, self, error);
   }
   return self->painter != NULL;
 }
@@ -139,7 +139,8 @@ open_painter (GstFluxSamplerSrc *self, const GstFluxOffer *offer, GError **error
 /* ---- a picture ---- */
 
 static void
-announce (GstFluxSamplerSrc *self, const FluxSampleRequest *r, const GstFluxOffer *offer)
+announce (GstFluxSamplerSrc *self, const FluxSampleRequest *r, const gchar *loras,
+    const GstFluxOffer *offer)
 {
   GstStructure *s = gst_structure_new ("flux-sample", "prompt", G_TYPE_STRING, r->prompt,
       "seed", G_TYPE_UINT64, r->seed, "frame", G_TYPE_UINT64, self->frame, "width",
@@ -152,8 +153,8 @@ announce (GstFluxSamplerSrc *self, const FluxSampleRequest *r, const GstFluxOffe
   if (offer != NULL) {
     gst_structure_set (s, "step", G_TYPE_UINT64, offer->step, NULL);
     step = g_strdup_printf ("%s training-step=%" G_GUINT64_FORMAT, comment, offer->step);
-  } else if (self->loras != NULL) {
-    step = g_strdup_printf ("%s loras=%s", comment, self->loras);
+  } else if (loras != NULL) {
+    step = g_strdup_printf ("%s loras=%s", comment, loras);
   }
   gst_pad_push_event (GST_BASE_SRC_PAD (self),
       gst_event_new_tag (
@@ -186,15 +187,29 @@ fill_request (GstFluxSamplerSrc *self, FluxSampleRequest *r, gchar **prompt)
   r->height = GST_VIDEO_INFO_HEIGHT (&self->video);
 }
 
+/* Adapters and scales as they are set now. */
+static gboolean
+update_loras (GstFluxSamplerSrc *self, gchar **loras, GError **error)
+{
+  gdouble scale;
+
+  GST_OBJECT_LOCK (self);
+  *loras = g_strdup (self->loras);
+  scale = self->lora_scale;
+  GST_OBJECT_UNLOCK (self);
+  return gst_flux_painter_set_loras (self->painter, *loras, scale, self->strict, error);
+}
+
 static GstBuffer *
 paint (GstFluxSamplerSrc *self, const GstFluxOffer *offer, GError **error)
 {
   GstBuffer *buffer = NULL;
   GstMapInfo map;
   FluxSampleRequest request;
+  g_autofree gchar *loras = NULL;
   gchar *prompt;
 
-  if (!open_painter (self, offer, error))
+  if (!open_painter (self, offer, error) || !update_loras (self, &loras, error))
     return NULL;
   fill_request (self, &request, &prompt);
   buffer = gst_buffer_new_allocate (NULL, GST_VIDEO_INFO_SIZE (&self->video), NULL);
@@ -208,7 +223,7 @@ paint (GstFluxSamplerSrc *self, const GstFluxOffer *offer, GError **error)
 
     gst_buffer_unmap (buffer, &map);
     if (ok)
-      announce (self, &request, offer);
+      announce (self, &request, loras, offer);
     else
       gst_clear_buffer (&buffer);
   }

@@ -27,7 +27,8 @@ struct _GstFluxSamplerSrc {
   gboolean has_quantization; /* it was set, so a preview must not differ */
   guint64 seed, every_steps;
   gint steps;
-  gdouble guidance;
+  gdouble guidance, lora_scale;
+  gboolean strict;
   fx_dtype noise_dtype;
   guint max_sequence_length;
 

@@ -20,6 +20,8 @@ enum {
   PROP_TEXT_QUANTIZATION,
   PROP_DEVICE,
   PROP_LORAS,
+  PROP_LORA_SCALE,
+  PROP_STRICT,
   PROP_PROMPT,
   PROP_PROMPT_LOCATION,
   PROP_SEED,
@@ -78,6 +80,12 @@ gst_flux_sampler_src_set_property (
     case PROP_GUIDANCE:
       self->guidance = g_value_get_double (value);
       break;
+    case PROP_LORA_SCALE:
+      self->lora_scale = g_value_get_double (value);
+      break;
+    case PROP_STRICT:
+      self->strict = g_value_get_boolean (value);
+      break;
     case PROP_NOISE_DTYPE:
       self->noise_dtype = g_value_get_enum (value);
       break;
@@ -130,6 +138,12 @@ gst_flux_sampler_src_get_property (
     case PROP_GUIDANCE:
       g_value_set_double (value, self->guidance);
       break;
+    case PROP_LORA_SCALE:
+      g_value_set_double (value, self->lora_scale);
+      break;
+    case PROP_STRICT:
+      g_value_set_boolean (value, self->strict);
+      break;
     case PROP_NOISE_DTYPE:
       g_value_set_enum (value, self->noise_dtype);
       break;
@@ -166,8 +180,17 @@ install_model (GObjectClass *klass)
   g_object_class_install_property (klass, PROP_LORAS,
       g_param_spec_string ("loras", "LoRAs",
           "Adapters whose effects add up, each with a scale after a colon or 1: "
-          "a.safetensors:0.8,b.safetensors",
-          NULL, GST_FLUX_PARAM_READY));
+          "a.safetensors:0.8,b.safetensors; a change takes effect at the next picture",
+          NULL, GST_FLUX_PARAM_PLAYING));
+  g_object_class_install_property (klass, PROP_LORA_SCALE,
+      g_param_spec_double ("lora-scale", "LoRA Scale",
+          "Multiplies the scales in loras, from the next picture on", -G_MAXFLOAT,
+          G_MAXFLOAT, 1, GST_FLUX_PARAM_PLAYING | GST_PARAM_CONTROLLABLE));
+  g_object_class_install_property (klass, PROP_STRICT,
+      g_param_spec_boolean ("strict", "Strict",
+          "Tensors of an adapter that fit no layer are an error; FALSE: a warning, and "
+          "it goes on without them",
+          TRUE, GST_FLUX_PARAM_READY));
   g_object_class_install_property (
       klass, PROP_MAX_SEQUENCE_LENGTH, gst_flux_param_spec_max_sequence_length ());
 }
@@ -226,6 +249,8 @@ gst_flux_sampler_src_init_properties (GstFluxSamplerSrc *self)
   self->device = g_strdup ("auto");
   self->quantization = DEFAULT_QUANTIZATION;
   self->text_quantization = DEFAULT_TEXT_QUANTIZATION;
+  self->lora_scale = 1;
+  self->strict = TRUE;
   self->steps = DEFAULT_STEPS;
   self->guidance = DEFAULT_GUIDANCE;
   self->noise_dtype = DEFAULT_NOISE_DTYPE;

@@ -276,6 +276,7 @@ gst_flux_sampler_src_create (GstPushSrc *push, GstBuffer **buffer)
   *buffer = NULL;
   if (self->frame >= count_frames (self))
     return GST_FLOW_EOS;
+  gst_object_sync_values (GST_OBJECT (self), time_of (self, self->frame));
   ret = gst_flux_sampler_src_paint (self, buffer);
   if (ret != GST_FLOW_OK)
     return ret;

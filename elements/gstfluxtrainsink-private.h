@@ -43,6 +43,7 @@ struct _GstFluxTrainSink {
 
   /* Properties; the object lock. */
   gchar *model, *device, *location, *output, *resume_from, *targets;
+  FluxLoraFormat lora_format;
   gint quantization;     /* fx_qtype */
   gint mode;             /* GstFluxTrainMode */
   FluxTrainConfig train; /* but for targets */

@@ -12,6 +12,7 @@ enum {
   PROP_QUANTIZATION,
   PROP_DEVICE,
   PROP_LOCATION,
+  PROP_LORA_FORMAT,
   PROP_OUTPUT,
   PROP_RESUME_FROM,
   PROP_MODE,
@@ -57,6 +58,7 @@ static const gsize offsets[N_PROPS] = {
     [PROP_QUANTIZATION] = AT (quantization),
     [PROP_DEVICE] = AT (device),
     [PROP_LOCATION] = AT (location),
+    [PROP_LORA_FORMAT] = AT (lora_format),
     [PROP_OUTPUT] = AT (output),
     [PROP_RESUME_FROM] = AT (resume_from),
     [PROP_MODE] = AT (mode),
@@ -121,6 +123,19 @@ state_get_type (void)
       {0, NULL, NULL},
   };
   return gst_flux_enum_register (&type, "GstFluxTrainState", values);
+}
+
+static GType
+lora_format_get_type (void)
+{
+  static gsize type = 0;
+  static const GEnumValue values[] = {
+      {FLUX_LORA_DIFFUSERS, "diffusers and PEFT", "diffusers"},
+      {FLUX_LORA_KOHYA, "kohya-ss, as most sharing sites have it", "kohya"},
+      {FLUX_LORA_COMFY, "ComfyUI", "comfy"},
+      {0, NULL, NULL},
+  };
+  return gst_flux_enum_register (&type, "GstFluxLoraFormat", values);
 }
 
 static GType
@@ -284,6 +299,9 @@ install_data (GObjectClass *klass)
   add_string (klass, PROP_LOCATION, "location", "Location", NULL,
       "Where the adapter goes: a .safetensors file, or a folder, for "
       "pytorch_lora_weights.safetensors in it; NULL: to output");
+  add_enum (klass, PROP_LORA_FORMAT, "lora-format", "LoRA Format",
+      lora_format_get_type (), FLUX_LORA_DIFFUSERS,
+      "Layout of the adapter at location; checkpoints have diffusers' in any case");
   add_string (klass, PROP_OUTPUT, "output", "Output", NULL,
       "Folder of the checkpoints; when set, one is written at the end too; NULL: beside "
       "location");

@@ -278,7 +278,7 @@ gst_flux_train_sink_finish (GstFluxTrainSink *self, GError **error)
   /* The checkpoint first: it is what training can go on from. */
   if ((self->output == NULL && !early) || !has_unsaved (self) ||
       save_checkpoint (self, NULL, &failure))
-    flux_trainer_save_lora (self->trainer, path, &failure);
+    flux_trainer_save_lora (self->trainer, path, self->lora_format, &failure);
   gst_flux_progress_end (&progress, path, failure);
   if (failure != NULL) {
     g_propagate_error (error, failure);

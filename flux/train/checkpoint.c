@@ -79,12 +79,13 @@ flux_trainer_resume (FluxTrainer *self, const char *path, GError **error)
 }
 
 gboolean
-flux_trainer_save_lora (FluxTrainer *self, const char *path, GError **error)
+flux_trainer_save_lora (
+    FluxTrainer *self, const char *path, FluxLoraFormat format, GError **error)
 {
   gboolean ok;
 
   flux_model_lock (self->model);
-  ok = flux_lora_save (self->lora, path, error);
+  ok = flux_lora_write (self->lora, path, format, error);
   flux_model_unlock (self->model);
   return ok;
 }

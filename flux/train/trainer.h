@@ -140,6 +140,7 @@ gboolean flux_trainer_save_checkpoint (
  * other rank, targets, base or optimiser is an error that says which. */
 gboolean flux_trainer_resume (FluxTrainer *self, const char *path, GError **error);
 /* Only the adapter, as diffusers loads it. */
-gboolean flux_trainer_save_lora (FluxTrainer *self, const char *path, GError **error);
+gboolean flux_trainer_save_lora (
+    FluxTrainer *self, const char *path, FluxLoraFormat format, GError **error);
 
 G_END_DECLS

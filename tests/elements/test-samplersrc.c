@@ -76,6 +76,21 @@ same_picture (GstBuffer *a, GstBuffer *b)
   return same;
 }
 
+/* Two halves add up to the whole but for rounding: a level or two. */
+static void
+check_nearly_same (Pictures *p, guint i, Pictures *q, guint j)
+{
+  GstMapInfo x, y;
+
+  gst_buffer_map (frame_at (p, i), &x, GST_MAP_READ);
+  gst_buffer_map (frame_at (q, j), &y, GST_MAP_READ);
+  g_assert_cmpuint (x.size, ==, y.size);
+  for (gsize k = 0; k < x.size; k++)
+    g_assert_cmpint (ABS ((gint)x.data[k] - (gint)y.data[k]), <=, 2);
+  gst_buffer_unmap (frame_at (p, i), &x);
+  gst_buffer_unmap (frame_at (q, j), &y);
+}
+
 static void
 check_same (Pictures *p, guint i, Pictures *q, guint j)
 {
@@ -331,6 +346,84 @@ test_loras (void)
   end ();
 }
 
+/* Between two pictures the scales change, then the adapters, and the base stays. */
+static void
+change_loras (GstElement *sink, GstBuffer *buffer, GstPad *pad, gpointer data)
+{
+  TestRun *run = data;
+  GstElement *source = gst_bin_get_by_name (GST_BIN (run->pipeline), "source");
+  gchar *loras = NULL;
+
+  if (GST_BUFFER_OFFSET (buffer) == 0)
+    loras = g_strdup_printf ("%s:0", at ("run:a.safetensors"));
+  if (GST_BUFFER_OFFSET (buffer) == 2)
+    loras = g_strdup_printf (
+        "%s:0.25,%s:0.25", at ("b.safetensors"), at ("run:a.safetensors"));
+  if (loras != NULL)
+    g_object_set (source, "loras", loras, NULL);
+  if (GST_BUFFER_OFFSET (buffer) == 1)
+    g_object_set (source, "loras", "", NULL);
+  if (GST_BUFFER_OFFSET (buffer) == 3)
+    g_object_set (source, "lora-scale", 2.0, NULL);
+  g_free (loras);
+  gst_object_unref (source);
+}
+
+/* Picture n has seed n: each is compared with one of that seed from a sampler of its own.
+ */
+static void
+test_loras_while_playing (void)
+{
+  static const gchar *const same[5] = {"1", "0", NULL, "0.5", "1"};
+  gchar *text;
+  Pictures all;
+  GstElement *sink;
+  guint adapters = 0;
+
+  begin ();
+  train ("", "max-steps=8 learning-rate=0.03", at ("run:a.safetensors"));
+  /* The same training in another layout: b is a. */
+  train ("", "max-steps=8 learning-rate=0.03 lora-format=kohya", at ("b.safetensors"));
+  text = g_strdup_printf ("loras=%s", at ("run:a.safetensors"));
+  pictures_init (&all,
+      "fluxsamplersrc name=source model=%s prompt=x num-buffers=5 %s " FAST " ! " SIZE,
+      model, text);
+  g_free (text);
+  sink = gst_bin_get_by_name (GST_BIN (all.run.pipeline), "show");
+  g_signal_connect (sink, "handoff", G_CALLBACK (change_loras), &all.run);
+  gst_object_unref (sink);
+  g_object_set (sink, "sync", FALSE, NULL);
+  test_run_all (&all.run);
+  for (guint i = 0; i < 5; i++) {
+    Pictures one;
+
+    text = same[i] == NULL
+               ? g_strdup ("")
+               : g_strdup_printf ("loras=%s:%s", at ("run:a.safetensors"), same[i]);
+    pictures_init (&one,
+        "fluxsamplersrc model=%s prompt=x num-buffers=1 seed=%u %s " FAST " ! " SIZE,
+        model, i, text);
+    g_free (text);
+    test_run_all (&one.run);
+    check_nearly_same (&all, i, &one, 0);
+    pictures_clear (&one);
+  }
+  for (guint i = 0; i < all.run.messages->len; i++) {
+    const GstStructure *s = g_ptr_array_index (all.run.messages, i);
+    guint layers;
+
+    if (!gst_structure_has_name (s, "flux-adapter"))
+      continue;
+    adapters++;
+    g_assert_true (gst_structure_get_uint (s, "layers", &layers));
+    g_assert_cmpuint (layers, >, 0);
+  }
+  /* a, and after it was dropped a and b. */
+  g_assert_cmpuint (adapters, ==, 3);
+  pictures_clear (&all);
+  end ();
+}
+
 /* ---- what goes wrong ---- */
 
 static void
@@ -410,6 +503,7 @@ add_tests (void)
   g_test_add_func ("/samplersrc/prompt-list", test_prompt_list);
   g_test_add_func ("/samplersrc/tags", test_tags);
   g_test_add_func ("/samplersrc/loras", test_loras);
+  g_test_add_func ("/samplersrc/loras-while-playing", test_loras_while_playing);
   g_test_add_func ("/samplersrc/errors", test_errors);
   g_test_add_func ("/samplersrc/bad-lora", test_bad_lora);
   g_test_add_func ("/samplersrc/interrupt", test_interrupt);

@@ -413,12 +413,12 @@ test_save_lora (Fixture *f, gconstpointer data)
   g_autoptr (FluxSafetensors) file = NULL;
   g_autoptr (GError) error = NULL;
 
-  g_assert_true (flux_trainer_save_lora (t, path, &error));
+  g_assert_true (flux_trainer_save_lora (t, path, FLUX_LORA_DIFFUSERS, &error));
   file = flux_safetensors_open (path, &error);
   g_assert_no_error (error);
   g_assert_nonnull (flux_safetensors_lookup (
       file, "transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight"));
-  g_assert_false (flux_trainer_save_lora (t, nowhere, &error));
+  g_assert_false (flux_trainer_save_lora (t, nowhere, FLUX_LORA_DIFFUSERS, &error));
   g_assert_nonnull (error);
 }
 
