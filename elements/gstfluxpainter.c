@@ -234,6 +234,29 @@ gst_flux_painter_set_loras (GstFluxPainter *self, const gchar *loras, gdouble sc
   return ok;
 }
 
+gboolean
+gst_flux_painter_merge_loras (GstFluxPainter *self, const gchar *loras, gdouble scale,
+    gboolean strict, GError **error)
+{
+  g_autoptr (GPtrArray) all = g_ptr_array_new ();
+  gboolean ok = gst_flux_painter_set_loras (self, loras, scale, strict, error);
+
+  if (!ok)
+    return FALSE;
+  for (guint i = 0; i < self->loras->len; i++)
+    g_ptr_array_add (all, g_array_index (self->loras, Adapter, i).lora);
+  flux_model_lock (self->model);
+  ok = flux_transformer_merge (flux_model_get_transformer (self->model),
+           (FluxLora *const *)all->pdata, all->len, error) &&
+       flux_sampler_set_loras (self->sampler, NULL, 0, error);
+  if (ok) { /* they are in the weights now */
+    free_adapters (self->loras);
+    self->loras = g_array_new (FALSE, FALSE, sizeof (Adapter));
+  }
+  flux_model_unlock (self->model);
+  return ok;
+}
+
 /* ---- life ---- */
 
 static GstFluxPainter *
@@ -259,13 +282,14 @@ open_progress (const char *what, gint percent, gpointer data)
 
 GstFluxPainter *
 gst_flux_painter_new (GstElement *element, const FluxModelKey *key, fx_qtype text_qtype,
-    GstFluxPainterFunc may_go_on, gpointer data, GError **error)
+    gboolean own, GstFluxPainterFunc may_go_on, gpointer data, GError **error)
 {
   GstFluxPainter *self = painter_new (element, may_go_on, data);
   GError *failure = NULL;
 
   gst_flux_progress_init (&self->progress, element, "open", NULL);
-  self->model = flux_model_acquire (key, open_progress, self, &failure);
+  self->model =
+      (own ? flux_model_load : flux_model_acquire) (key, open_progress, self, &failure);
   if (self->model != NULL)
     self->sampler = flux_sampler_new (self->model, key->path, text_qtype, &failure);
   gst_flux_progress_end (&self->progress, "model", failure);

@@ -13,10 +13,12 @@ typedef struct _GstFluxPainter GstFluxPainter;
 /* Asked between steps and while loading; FALSE gives up with FLUX_ERROR_CANCELLED. */
 typedef gboolean (*GstFluxPainterFunc) (gpointer data);
 
-/* element posts the progress of loading (open) and of pictures (sample), and flux-adapter
+/* own: a copy of the model for gst_flux_painter_merge_loras(), else one that is shared.
+ * element posts the progress of loading (open) and of pictures (sample), and flux-adapter
  * for each adapter. */
-GstFluxPainter *gst_flux_painter_new (GstElement *element, const FluxModelKey *key,
-    fx_qtype text_qtype, GstFluxPainterFunc may_go_on, gpointer data, GError **error);
+GstFluxPainter *
+gst_flux_painter_new (GstElement *element, const FluxModelKey *key, fx_qtype text_qtype,
+    gboolean own, GstFluxPainterFunc may_go_on, gpointer data, GError **error);
 /* The same on a model that is loaded, with one more adapter, which is not owned. */
 GstFluxPainter *gst_flux_painter_new_shared (GstElement *element, FluxModel *model,
     const gchar *dir, fx_qtype text_qtype, FluxLora *lora, GstFluxPainterFunc may_go_on,
@@ -27,6 +29,10 @@ void gst_flux_painter_free (GstFluxPainter *self);
  * the last colon, or NULL; scale multiplies all of them. Those that are loaded stay, the
  * base is not touched. strict: see flux_lora_read(). */
 gboolean gst_flux_painter_set_loras (GstFluxPainter *self, const gchar *loras,
+    gdouble scale, gboolean strict, GError **error);
+
+/* The same into the weights of the model, once. */
+gboolean gst_flux_painter_merge_loras (GstFluxPainter *self, const gchar *loras,
     gdouble scale, gboolean strict, GError **error);
 
 /* keep_lock: nobody else uses the model until the picture is done. */

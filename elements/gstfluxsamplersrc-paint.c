@@ -70,6 +70,15 @@ gst_flux_sampler_src_prepare (GstFluxSamplerSrc *self, GError **error)
   if (self->model != NULL && (!flux_config_read (self->model, &config, error) ||
                                  !flux_vae_read_info (self->model, &self->vae, error)))
     return FALSE;
+  if (self->merge && (self->every_steps > 0 || self->quantization != FX_Q_NONE)) {
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS, "%s",
+        self->every_steps > 0
+            ? "A preview shows the trainer's weights, into which nothing can be merged: "
+              "leave merge away."
+            : "Adapters cannot be merged into quantised weights: set quantization=none, "
+              "or leave merge away, then they work beside them.");
+    return FALSE;
+  }
   return flux_device_parse (self->device, &device, error) &&
          gst_flux_painter_check_loras (self->loras, error) &&
          (self->prompt_location == NULL || read_prompts (self, error));
@@ -130,8 +139,8 @@ open_painter (GstFluxSamplerSrc *self, const GstFluxOffer *offer, GError **error
           offer->model_path, self->text_quantization, offer->lora, may_go_on, self,
           error);
   } else if (flux_device_parse (self->device, &key.device, error)) {
-    self->painter = gst_flux_painter_new (
-        GST_ELEMENT (self), &key, self->text_quantization, may_go_on, self, error);
+    self->painter = gst_flux_painter_new (GST_ELEMENT (self), &key,
+        self->text_quantization, self->merge, may_go_on, self, error);
   }
   return self->painter != NULL;
 }
@@ -187,6 +196,27 @@ fill_request (GstFluxSamplerSrc *self, FluxSampleRequest *r, gchar **prompt)
   r->height = GST_VIDEO_INFO_HEIGHT (&self->video);
 }
 
+/* The model with other adapters than those in its weights is loaded again. */
+static gboolean
+merge_loras (GstFluxSamplerSrc *self, const gchar *loras, gdouble scale, GError **error)
+{
+  gchar *wanted = g_strdup_printf ("%s * %.17g", loras != NULL ? loras : "", scale);
+
+  if (g_strcmp0 (wanted, self->merged) == 0) {
+    g_free (wanted);
+    return TRUE;
+  }
+  if (self->merged != NULL)
+    g_clear_pointer (&self->painter, gst_flux_painter_free);
+  g_free (self->merged);
+  self->merged = NULL;
+  if (open_painter (self, NULL, error) &&
+      gst_flux_painter_merge_loras (self->painter, loras, scale, self->strict, error))
+    self->merged = g_steal_pointer (&wanted);
+  g_free (wanted);
+  return self->merged != NULL;
+}
+
 /* Adapters and scales as they are set now. */
 static gboolean
 update_loras (GstFluxSamplerSrc *self, gchar **loras, GError **error)
@@ -197,6 +227,8 @@ update_loras (GstFluxSamplerSrc *self, gchar **loras, GError **error)
   *loras = g_strdup (self->loras);
   scale = self->lora_scale;
   GST_OBJECT_UNLOCK (self);
+  if (self->merge)
+    return merge_loras (self, *loras, scale, error);
   return gst_flux_painter_set_loras (self->painter, *loras, scale, self->strict, error);
 }
 

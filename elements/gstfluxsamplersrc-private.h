@@ -28,7 +28,7 @@ struct _GstFluxSamplerSrc {
   guint64 seed, every_steps;
   gint steps;
   gdouble guidance, lora_scale;
-  gboolean strict;
+  gboolean strict, merge;
   fx_dtype noise_dtype;
   guint max_sequence_length;
 
@@ -42,6 +42,7 @@ struct _GstFluxSamplerSrc {
   GstVideoInfo video;
   guint64 frame; /* the next one */
   GstFluxPainter *painter;
+  gchar *merged; /* the adapters and scales in the weights, or NULL */
   gint unlocked; /* atomic */
 };
 

@@ -22,6 +22,7 @@ enum {
   PROP_LORAS,
   PROP_LORA_SCALE,
   PROP_STRICT,
+  PROP_MERGE,
   PROP_PROMPT,
   PROP_PROMPT_LOCATION,
   PROP_SEED,
@@ -86,6 +87,9 @@ gst_flux_sampler_src_set_property (
     case PROP_STRICT:
       self->strict = g_value_get_boolean (value);
       break;
+    case PROP_MERGE:
+      self->merge = g_value_get_boolean (value);
+      break;
     case PROP_NOISE_DTYPE:
       self->noise_dtype = g_value_get_enum (value);
       break;
@@ -144,6 +148,9 @@ gst_flux_sampler_src_get_property (
     case PROP_STRICT:
       g_value_set_boolean (value, self->strict);
       break;
+    case PROP_MERGE:
+      g_value_set_boolean (value, self->merge);
+      break;
     case PROP_NOISE_DTYPE:
       g_value_set_enum (value, self->noise_dtype);
       break;
@@ -191,6 +198,11 @@ install_model (GObjectClass *klass)
           "Tensors of an adapter that fit no layer are an error; FALSE: a warning, and "
           "it goes on without them",
           TRUE, GST_FLUX_PARAM_READY));
+  g_object_class_install_property (klass, PROP_MERGE,
+      g_param_spec_boolean ("merge", "Merge",
+          "Add the adapters to the weights of a model of one's own, quantization=none; "
+          "each change of theirs loads it again",
+          FALSE, GST_FLUX_PARAM_READY));
   g_object_class_install_property (
       klass, PROP_MAX_SEQUENCE_LENGTH, gst_flux_param_spec_max_sequence_length ());
 }

@@ -218,6 +218,7 @@ static void
 stop (GstFluxSamplerSrc *self)
 {
   g_clear_pointer (&self->painter, gst_flux_painter_free);
+  g_clear_pointer (&self->merged, g_free);
   if (self->preview != NULL)
     gst_flux_preview_detach (self->preview);
   g_clear_pointer (&self->prompts, g_strfreev);

@@ -213,6 +213,17 @@ flux_model_acquire (
 }
 
 FluxModel *
+flux_model_load (
+    const FluxModelKey *key, FluxProgressFunc progress, gpointer data, GError **error)
+{
+  g_autofree char *fingerprint = fingerprint_of (key->path, error);
+  fx_backend *b =
+      fingerprint != NULL ? flux_backend_new (key->device, key->compute, error) : NULL;
+
+  return b != NULL ? load (key, b, NULL, fingerprint, progress, data, error) : NULL;
+}
+
+FluxModel *
 flux_model_ref (FluxModel *self)
 {
   g_mutex_lock (&registry_lock);

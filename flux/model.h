@@ -33,6 +33,10 @@ typedef struct {
 /* Loads, or gives another reference to what is already loaded. Blocks. */
 FluxModel *flux_model_acquire (
     const FluxModelKey *key, FluxProgressFunc progress, gpointer data, GError **error);
+/* The same as a copy of one's own, which nobody else is given: adapters can be merged
+ * into it. */
+FluxModel *flux_model_load (
+    const FluxModelKey *key, FluxProgressFunc progress, gpointer data, GError **error);
 /* A model around a transformer that no file holds, for measurements; the registry does
  * not know it. The transformer and its backend are taken over. */
 FluxModel *flux_model_new_for (FluxTransformer *transformer);

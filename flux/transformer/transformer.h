@@ -32,6 +32,12 @@ gsize flux_transformer_get_bytes (FluxTransformer *self); /* weights on the devi
 /* A table of them, "name  MiB" a line. g_free() it. */
 char *flux_transformer_describe (FluxTransformer *self);
 
+/* Adds the adapters (of this model's shape), with their multipliers, to the weights for
+ * good; whoever shares the transformer sees it. An error, and nothing done, when a weight
+ * is quantised. */
+gboolean flux_transformer_merge (
+    FluxTransformer *self, FluxLora *const *loras, guint n_loras, GError **error);
+
 /* What one sample gives the transformer. All host pointers. */
 typedef struct {
   const float *latents; /* packed noisy latents [grid_height * grid_width, in_channels] */

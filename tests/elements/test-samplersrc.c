@@ -2,6 +2,7 @@
  * LGPL-2.1-or-later */
 #include "flux/sample/sampler.h"
 #include "tests/elements/testtrain.h"
+#include "tests/testdata.h"
 
 /* Small and quick: pictures of 64x48 in 2 steps. */
 #define FAST "steps=2 max-sequence-length=32 text-quantization=none"
@@ -424,6 +425,37 @@ test_loras_while_playing (void)
   end ();
 }
 
+/* In the weights or beside them: the same picture, but for rounding. */
+static void
+test_merge (void)
+{
+  gchar *float_model = flux_test_model ();
+  gchar *a, *b;
+  Pictures p[2];
+
+  if (float_model == NULL) {
+    g_test_skip ("no bf16 tiny-flux-emoji");
+    return;
+  }
+  a = g_build_filename (
+      g_getenv ("FLUX_TEST_SRC"), "data", "adapters", "emoji-a-xlabs.safetensors", NULL);
+  b = g_build_filename (
+      g_getenv ("FLUX_TEST_SRC"), "data", "adapters", "emoji-b.safetensors", NULL);
+  for (guint i = 0; i < 2; i++) {
+    pictures_init (&p[i],
+        "fluxsamplersrc model=%s quantization=none prompt=x num-buffers=1 merge=%s "
+        "loras=%s:0.8,%s:0.4 " FAST " ! " SIZE,
+        float_model, i == 0 ? "false" : "true", a, b);
+    test_run_all (&p[i].run);
+  }
+  check_nearly_same (&p[0], 0, &p[1], 0);
+  for (guint i = 0; i < 2; i++)
+    pictures_clear (&p[i]);
+  g_free (float_model);
+  g_free (a);
+  g_free (b);
+}
+
 /* ---- what goes wrong ---- */
 
 static void
@@ -435,7 +467,8 @@ test_errors (void)
       {"prompt=x loras=/nowhere.safetensors:", "''"},
       {"prompt=x loras=/no:where", "/no:where"}, {"prompt=x loras=,", "loras"},
       {"prompt-location=/nowhere.txt", "/nowhere.txt"},
-      {"prompt=x device=abacus", "abacus"}, {"prompt=x every-steps=5", "fluxtrainsink"}};
+      {"prompt=x merge=true", "quantization=none"}, {"prompt=x device=abacus", "abacus"},
+      {"prompt=x every-steps=5", "fluxtrainsink"}};
 
   for (guint i = 0; i < G_N_ELEMENTS (lines); i++) {
     TestRun run;
@@ -504,6 +537,7 @@ add_tests (void)
   g_test_add_func ("/samplersrc/tags", test_tags);
   g_test_add_func ("/samplersrc/loras", test_loras);
   g_test_add_func ("/samplersrc/loras-while-playing", test_loras_while_playing);
+  g_test_add_func ("/samplersrc/merge", test_merge);
   g_test_add_func ("/samplersrc/errors", test_errors);
   g_test_add_func ("/samplersrc/bad-lora", test_bad_lora);
   g_test_add_func ("/samplersrc/interrupt", test_interrupt);

@@ -55,14 +55,14 @@ floats (FluxSafetensors *file, const char *name, gsize *n)
 /* ---- diffusers' forward ---- */
 
 static float *
-forward (Fixture *f, FluxLora *lora, gsize n_out)
+forward_all (Fixture *f, FluxLora *const *loras, guint n_loras, gsize n_out)
 {
   g_autofree char *path = g_build_filename (
       g_getenv ("FLUX_TEST_SRC"), "data", "transformer-small.safetensors", NULL);
   g_autoptr (GError) error = NULL;
   g_autoptr (FluxSafetensors) io = flux_safetensors_open (path, &error);
   g_autoptr (FluxRun) run =
-      flux_run_new (f->t, FLUX_RUN_FORWARD, 7, 15, 1, &lora, 1, &error);
+      flux_run_new (f->t, FLUX_RUN_FORWARD, 7, 15, 1, loras, n_loras, &error);
   gsize n;
   g_autofree float *latents = floats (io, "latents", &n);
   g_autofree float *prompt = floats (io, "prompt_embeds", &n);
@@ -119,7 +119,7 @@ test_files_give_diffusers_output (Fixture *f, gconstpointer data)
     g_assert_cmpuint (report.n_layers, ==, cases[i].layers);
     expected = floats (want, name, &n);
     plain = floats (want, "out.plain", &n);
-    out = forward (f, lora, n);
+    out = forward_all (f, &lora, 1, n);
     g_test_message ("%s: %g", name, test_relative (out, expected, n));
     g_assert_cmpfloat (test_relative (out, expected, n), <=, FORWARD);
     g_assert_cmpfloat (test_relative (plain, expected, n), >, 0.01);
@@ -261,6 +261,80 @@ test_untrained_adapter_goes_through (Fixture *f, gconstpointer data)
   flux_lora_get_tensors (lora, &n);
   flux_lora_get_tensors (back, &m);
   g_assert_cmpuint (m, >=, n);
+}
+
+/* ---- merging ---- */
+
+/* Two adapters on all layers, at 0.8 and 0.4. */
+static void
+load_two (Fixture *f, FluxLora *loras[2])
+{
+  static const char *const names[] = {
+      "small-bfl.safetensors", "small-aitoolkit.safetensors"};
+
+  for (guint i = 0; i < 2; i++) {
+    g_autofree char *path = data_path (names[i]);
+    g_autoptr (GError) error = NULL;
+
+    loras[i] = flux_lora_read (f->c, f->b, path, FALSE, FALSE, NULL, &error);
+    g_assert_no_error (error);
+    flux_lora_set_multiplier (loras[i], i == 0 ? 0.8f : 0.4f);
+  }
+}
+
+static float *
+forward_with (Fixture *f, FluxTransformer *t, FluxLora *const *loras, guint n)
+{
+  FluxTransformer *own = f->t;
+  float *out;
+
+  f->t = t;
+  out = forward_all (f, loras, n, 3 * 5 * 16);
+  f->t = own;
+  return out;
+}
+
+/* On the CPU, whose weights are in fp32. */
+static void
+test_merged_equals_unmerged (Fixture *f, gconstpointer data)
+{
+  const gsize n = 3 * 5 * 16;
+  g_autofree char *dir = test_small_dir ();
+  FluxTransformer *t = test_load (dir, f->b, FX_Q_NONE);
+  g_autofree float *plain = forward_with (f, t, NULL, 0), *beside = NULL, *merged = NULL;
+  g_autoptr (GError) error = NULL;
+  FluxLora *loras[2];
+
+  load_two (f, loras);
+  beside = forward_with (f, t, loras, 2);
+  flux_transformer_merge (t, loras, 2, &error);
+  g_assert_no_error (error);
+  merged = forward_with (f, t, NULL, 0);
+  g_test_message ("merged: %g", test_relative (merged, beside, n));
+  g_assert_cmpfloat (test_relative (merged, beside, n), <=, 1e-5);
+  g_assert_cmpfloat (test_relative (plain, beside, n), >, 0.1);
+  flux_lora_free (loras[0]);
+  flux_lora_free (loras[1]);
+  flux_transformer_unref (t);
+}
+
+static void
+test_merging_into_quantised_weights (Fixture *f, gconstpointer data)
+{
+  g_autofree char *dir = test_small_dir ();
+  FluxTransformer *t = test_load (dir, f->b, FX_Q_NF4);
+  g_autofree float *before = forward_with (f, t, NULL, 0), *after = NULL;
+  g_autoptr (GError) error = NULL;
+  FluxLora *loras[2];
+
+  load_two (f, loras);
+  g_assert_false (flux_transformer_merge (t, loras, 2, &error));
+  g_assert_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS);
+  after = forward_with (f, t, NULL, 0);
+  g_assert_cmpmem (before, 960, after, 960);
+  flux_lora_free (loras[0]);
+  flux_lora_free (loras[1]);
+  flux_transformer_unref (t);
 }
 
 /* ---- bad files ---- */
@@ -520,6 +594,8 @@ main (int argc, char **argv)
       {"written-files-keep-the-change", test_written_files_keep_the_change},
       {"rewritten-files-keep-the-change", test_rewritten_files_keep_the_change},
       {"untrained-adapter-goes-through", test_untrained_adapter_goes_through},
+      {"merged-equals-unmerged", test_merged_equals_unmerged},
+      {"merging-into-quantised-weights", test_merging_into_quantised_weights},
       {"unmatched-tensors", test_unmatched_tensors}, {"bad-files", test_bad_files},
       {"two-modules-on-one-layer", test_two_modules_on_one_layer},
       {"zero-biases-are-harmless", test_zero_biases_are_harmless},

@@ -1,0 +1,221 @@
+/* flux/transformer/merge.c: adapters added into the weights themselves.
+ * SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * W' = W + sum of scale B A, summed in fp32 and rounded once to the weight's dtype. */
+#include "flux/error.h"
+#include "flux/transformer/transformer-private.h"
+
+enum { ROWS = 256 /* of a weight, that are on the host at once */ };
+
+static const fx_weight *
+weight_in_double (const FluxDouble *d, int kind, gint64 *row)
+{
+  const gint64 dim = d->out[FLUX_IMAGE].n;
+
+  switch ((FluxDoubleSlot)kind) {
+    case FLUX_D_MOD:
+      return &d->mod[FLUX_IMAGE];
+    case FLUX_D_MOD_CONTEXT:
+      return &d->mod[FLUX_TEXT];
+    case FLUX_D_Q:
+    case FLUX_D_K:
+    case FLUX_D_V:
+      *row = (kind - FLUX_D_Q) * dim;
+      return &d->qkv[FLUX_IMAGE];
+    case FLUX_D_ADD_Q:
+    case FLUX_D_ADD_K:
+    case FLUX_D_ADD_V:
+      *row = (kind - FLUX_D_ADD_Q) * dim;
+      return &d->qkv[FLUX_TEXT];
+    case FLUX_D_OUT:
+      return &d->out[FLUX_IMAGE];
+    case FLUX_D_ADD_OUT:
+      return &d->out[FLUX_TEXT];
+    case FLUX_D_FC1:
+      return &d->fc1[FLUX_IMAGE];
+    case FLUX_D_FC1_CONTEXT:
+      return &d->fc1[FLUX_TEXT];
+    case FLUX_D_FC2:
+      return &d->fc2[FLUX_IMAGE];
+    case FLUX_D_FC2_CONTEXT:
+    default:
+      return &d->fc2[FLUX_TEXT];
+  }
+}
+
+static const fx_weight *
+weight_in_single (const FluxSingle *s, int kind, gint64 *row)
+{
+  switch ((FluxSingleSlot)kind) {
+    case FLUX_S_MOD:
+      return &s->mod;
+    case FLUX_S_MLP:
+      return &s->mlp;
+    case FLUX_S_OUT:
+      return &s->out;
+    case FLUX_S_Q:
+    case FLUX_S_K:
+    case FLUX_S_V:
+    default:
+      *row = (kind - FLUX_S_Q) * s->out.n;
+      return &s->qkv;
+  }
+}
+
+static const fx_weight *
+weight_at_end (const FluxTransformer *t, int kind)
+{
+  const fx_weight *const ends[FLUX_END_SLOTS] = {[FLUX_E_IMAGE] = &t->x_embedder,
+      [FLUX_E_TEXT] = &t->context_embedder,
+      [FLUX_E_TIME_1] = &t->time.first,
+      [FLUX_E_TIME_2] = &t->time.second,
+      [FLUX_E_POOLED_1] = &t->text.first,
+      [FLUX_E_POOLED_2] = &t->text.second,
+      [FLUX_E_NORM] = &t->norm_out,
+      [FLUX_E_OUT] = &t->proj_out,
+      [FLUX_E_GUIDANCE_1] = &t->guidance.first,
+      [FLUX_E_GUIDANCE_2] = &t->guidance.second};
+
+  return ends[kind];
+}
+
+/* The weight that a slot is in, from *row on. */
+static const fx_weight *
+weight_of (const FluxTransformer *t, guint slot, gint64 *row)
+{
+  const guint singles = flux_slot_single (&t->config, 0, 0);
+  const guint ends = flux_slot_end (&t->config, 0);
+
+  *row = 0;
+  if (slot >= ends)
+    return weight_at_end (t, (int)(slot - ends));
+  if (slot >= singles)
+    return weight_in_single (&t->singles[(slot - singles) / FLUX_SINGLE_SLOTS],
+        (int)((slot - singles) % FLUX_SINGLE_SLOTS), row);
+  return weight_in_double (
+      &t->doubles[slot / FLUX_DOUBLE_SLOTS], (int)(slot % FLUX_DOUBLE_SLOTS), row);
+}
+
+/* Rows [first, first + n) of scale B A added to w [n, k]. a and b: the module's halves on
+ * the host. */
+static void
+add_product (float *w, const fx_lora *m, const float *a, const float *b, gint64 first,
+    gint64 n, gint64 k)
+{
+  for (gint64 i = 0; i < n; i++) {
+    float *row = w + i * k;
+
+    for (int r = 0; r < m->rank; r++) {
+      const float factor = m->scale * b[(first + i) * m->rank + r];
+      const float *from = a + r * k;
+
+      for (gint64 j = 0; j < k; j++)
+        row[j] += factor * from[j];
+    }
+  }
+}
+
+typedef struct {
+  const fx_lora *module;
+  float *a, *b;
+} Halves;
+
+static int
+fetch (fx_backend *b, const fx_lora *m, gint64 n, gint64 k, Halves *h)
+{
+  const gsize a_bytes = sizeof (float) * (gsize)m->rank * (gsize)k;
+  const gsize b_bytes = sizeof (float) * (gsize)m->rank * (gsize)n;
+
+  h->module = m;
+  h->a = g_malloc (a_bytes);
+  h->b = g_malloc (b_bytes);
+  FX_TRY (fx_download (b, h->a, m->a, a_bytes));
+  return fx_download (b, h->b, m->b, b_bytes);
+}
+
+/* n rows of w from `row` on, the sum of all modules added. */
+static int
+merge_rows (fx_backend *b, const fx_weight *w, gint64 row, gint64 n, const Halves *halves,
+    guint n_halves)
+{
+  const gint64 k = w->k, most = MIN (n, ROWS);
+  const gsize size = fx_dtype_size (w->dtype);
+  g_autofree float *values = g_new (float, (gsize)(most * k));
+  g_autofree char *stored = g_malloc ((gsize)(most * k) * size);
+
+  for (gint64 first = 0; first < n; first += ROWS) {
+    const gint64 count = MIN (ROWS, n - first);
+    const gsize elements = (gsize)(count * k);
+    char *at = (char *)w->data + (gsize)((row + first) * k) * size;
+
+    FX_TRY (fx_download (b, stored, at, elements * size));
+    FX_TRY (fx_convert (values, FX_F32, stored, w->dtype, elements));
+    for (guint i = 0; i < n_halves; i++)
+      add_product (values, halves[i].module, halves[i].a, halves[i].b, first, count, k);
+    FX_TRY (fx_convert (stored, w->dtype, values, FX_F32, elements));
+    FX_TRY (fx_upload (b, at, stored, elements * size));
+  }
+  return FX_OK;
+}
+
+static int
+merge_slot (FluxTransformer *t, FluxLora *const *loras, guint n_loras, guint slot)
+{
+  g_autofree Halves *halves = g_new0 (Halves, n_loras);
+  const FluxLoraSlot *s = flux_lora_get_slot (loras[0], slot);
+  int status = FX_OK;
+  guint n = 0;
+  gint64 row;
+  const fx_weight *w = weight_of (t, slot, &row);
+
+  for (guint i = 0; i < n_loras && status == FX_OK; i++) {
+    const fx_lora *m = flux_lora_module (loras[i], slot);
+
+    if (m != NULL)
+      status = fetch (t->backend, m, s->n, s->k, &halves[n++]);
+  }
+  if (status == FX_OK && n > 0)
+    status = merge_rows (t->backend, w, row, s->n, halves, n);
+  for (guint i = 0; i < n; i++) {
+    g_free (halves[i].a);
+    g_free (halves[i].b);
+  }
+  return status;
+}
+
+static gboolean
+check_floats (FluxTransformer *t, FluxLora *const *loras, guint n, GError **error)
+{
+  for (guint slot = 0; slot < flux_slot_count (&t->config); slot++) {
+    gint64 row;
+    const fx_weight *w = weight_of (t, slot, &row);
+
+    for (guint i = 0; i < n; i++) {
+      if (w->qtype == FX_Q_NONE || flux_lora_module (loras[i], slot) == NULL)
+        continue;
+      g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
+          "Adapters cannot be merged into quantised weights ('%s'): use a model in "
+          "floating point with quantization=none, or do not merge.",
+          flux_lora_get_slot (loras[i], slot)->name);
+      return FALSE;
+    }
+  }
+  return TRUE;
+}
+
+gboolean
+flux_transformer_merge (
+    FluxTransformer *self, FluxLora *const *loras, guint n_loras, GError **error)
+{
+  int status = FX_OK;
+
+  if (n_loras == 0)
+    return TRUE;
+  if (!check_floats (self, loras, n_loras, error))
+    return FALSE;
+  for (guint s = 0; status == FX_OK && s < flux_slot_count (&self->config); s++)
+    status = merge_slot (self, loras, n_loras, s);
+  if (status != FX_OK)
+    flux_error_from_fx (error, status, "Cannot merge the adapters");
+  return status == FX_OK;
+}
