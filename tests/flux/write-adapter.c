@@ -1,7 +1,7 @@
-/* tests/flux/write-adapter.c: an adapter as flux_lora_save() writes it, and what the
+/* tests/flux/write-adapter.c: an adapter as flux_lora_write() writes it, and what the
  * transformer computes with it. SPDX-License-Identifier: LGPL-2.1-or-later
  *
- *     write-adapter MODEL_DIR TARGETS RANK ALPHA ADAPTER_FILE OUTPUT_FILE
+ *     write-adapter MODEL_DIR TARGETS RANK ALPHA ADAPTER_FILE OUTPUT_FILE [kohya|comfy]
  *
  * Run by tests/reference/check_adapters.py, which has diffusers load and repeat it. */
 #include <stdio.h>
@@ -44,10 +44,12 @@ main (int argc, char **argv)
   g_autoptr (FluxTransformer) t = NULL;
   g_autoptr (FluxLora) lora = NULL;
   g_autofree float *values = NULL;
+  FluxLoraFormat format = FLUX_LORA_DIFFUSERS;
   gsize n;
 
-  if (argc != 7) {
-    fprintf (stderr, "usage: %s MODEL_DIR TARGETS RANK ALPHA ADAPTER OUTPUT\n", argv[0]);
+  if (argc < 7) {
+    fprintf (stderr, "usage: %s MODEL_DIR TARGETS RANK ALPHA ADAPTER OUTPUT [FORMAT]\n",
+        argv[0]);
     return 2;
   }
   t = test_load (argv[1], b, FX_Q_NONE);
@@ -58,7 +60,9 @@ main (int argc, char **argv)
   values = test_floats (9, n, 0.1f);
   g_assert_cmpint (
       fx_upload (b, flux_lora_parameters (lora), values, n * sizeof (float)), ==, FX_OK);
-  if (!flux_lora_save (lora, argv[5], &error) ||
+  if (argc > 7)
+    format = strcmp (argv[7], "kohya") == 0 ? FLUX_LORA_KOHYA : FLUX_LORA_COMFY;
+  if (!flux_lora_write (lora, argv[5], format, &error) ||
       !write_output (t, lora, argv[6], &error)) {
     fprintf (stderr, "%s: %s\n", argv[0], error->message);
     return 1;
