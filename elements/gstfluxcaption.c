@@ -22,6 +22,7 @@ struct _GstFluxCaption {
   GHashTable *rows;          /* key -> FluxEmbedding: computed in this run */
   GHashTable *seen;          /* key -> caption */
   gint row_length;           /* tokens of the first row that was found, 0: none yet */
+  fx_dtype compute;
   fx_backend *backend;
   FluxTextEncoder *encoder;
   gint cancel; /* atomic */
@@ -69,6 +70,7 @@ gst_flux_caption_new (
   self->element = element;
   self->text_model = g_strdup (settings->text_model);
   self->device = g_strdup (settings->device);
+  self->compute = settings->compute;
   self->qtype = settings->text_quantization;
   self->length = settings->max_sequence_length;
   self->rows = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, embedding_free);
@@ -146,7 +148,7 @@ load_weights (GstFluxCaption *self, GError **error)
     return TRUE;
   GST_INFO_OBJECT (self->element, "loading the text encoders of %s", self->text_model);
   gst_flux_progress_init (&progress, self->element, "open", &self->cancel);
-  self->backend = gst_flux_backend_new (self->device, &failure);
+  self->backend = gst_flux_backend_new (self->device, self->compute, &failure);
   if (self->backend != NULL)
     self->encoder = flux_text_encoder_load (self->text_model, self->backend, self->qtype,
         gst_flux_progress_update, &progress, &failure);

@@ -13,6 +13,7 @@ typedef struct {
   const gchar *location;   /* the table's file, or NULL: in memory */
   const gchar *text_model; /* or NULL: look-up only */
   const gchar *device;
+  fx_dtype compute;
   fx_qtype text_quantization;
   gint max_sequence_length;
 } GstFluxCaptionSettings;

@@ -64,6 +64,31 @@ gst_flux_dtype_get_type (void)
   return gst_flux_enum_register (&type, "GstFluxDtype", values);
 }
 
+GType
+gst_flux_compute_dtype_get_type (void)
+{
+  static gsize type = 0;
+  static const GEnumValue values[] = {
+      {FX_N_DTYPES,
+          "What suits the device: float32 on the CPU, bfloat16 on a GPU, "
+          "float16 on a GPU without bfloat16 (compute capability 7.5)",
+          "auto"},
+      {FX_F32, "32-bit floats", "float32"},
+      {FX_BF16, "bfloat16", "bfloat16"},
+      {FX_F16, "16-bit floats, with sums that may overflow kept in 32 bits", "float16"},
+      {0, NULL, NULL},
+  };
+  return gst_flux_enum_register (&type, "GstFluxComputeDtype", values);
+}
+
+GParamSpec *
+gst_flux_param_spec_compute_dtype (void)
+{
+  return g_param_spec_enum ("compute-dtype", "Compute Dtype",
+      "Type of activations; the CPU computes in float32 only",
+      GST_TYPE_FLUX_COMPUTE_DTYPE, FX_N_DTYPES, GST_FLUX_PARAM_READY);
+}
+
 GParamSpec *
 gst_flux_param_spec_device (void)
 {
@@ -89,13 +114,13 @@ gst_flux_param_spec_max_sequence_length (void)
 }
 
 fx_backend *
-gst_flux_backend_new (const gchar *device, GError **error)
+gst_flux_backend_new (const gchar *device, fx_dtype compute, GError **error)
 {
   int number;
 
   if (!flux_device_parse (device != NULL ? device : DEFAULT_DEVICE, &number, error))
     return NULL;
-  return flux_backend_new (number, FX_N_DTYPES, error);
+  return flux_backend_new (number, compute, error);
 }
 
 /* ---- errors ---- */

@@ -20,6 +20,9 @@ GType gst_flux_quantization_get_type (void);
 /* GstFluxTextQuantization: none, int8, nf4 as fx_qtype. */
 #define GST_TYPE_FLUX_TEXT_QUANTIZATION (gst_flux_text_quantization_get_type ())
 GType gst_flux_text_quantization_get_type (void);
+/* GstFluxComputeDtype: auto as FX_N_DTYPES, float32, bfloat16, float16 as fx_dtype. */
+#define GST_TYPE_FLUX_COMPUTE_DTYPE (gst_flux_compute_dtype_get_type ())
+GType gst_flux_compute_dtype_get_type (void);
 /* GstFluxDtype: float32, bfloat16, float16 as fx_dtype. */
 #define GST_TYPE_FLUX_DTYPE (gst_flux_dtype_get_type ())
 GType gst_flux_dtype_get_type (void);
@@ -32,11 +35,13 @@ GType gst_flux_dtype_get_type (void);
 
 /* The same property in several elements. */
 GParamSpec *gst_flux_param_spec_device (void);
+GParamSpec *gst_flux_param_spec_compute_dtype (void); /* initially FX_N_DTYPES */
 GParamSpec *gst_flux_param_spec_text_quantization (void);
 GParamSpec *gst_flux_param_spec_max_sequence_length (void);
 
-/* Creates a backend for the property `device` ("auto", "cpu", "cuda", "cuda:N"). */
-fx_backend *gst_flux_backend_new (const gchar *device, GError **error);
+/* Creates a backend for the properties `device` ("auto", "cpu", "cuda", "cuda:N") and
+ * compute-dtype. */
+fx_backend *gst_flux_backend_new (const gchar *device, fx_dtype compute, GError **error);
 
 /* Posts error as a GST_MESSAGE_ERROR with the domain and code that fit it, and the field
  * "flux-error" (FluxError's nick) in its details; takes error. FLUX_ERROR_CANCELLED is

@@ -53,6 +53,7 @@ enum {
   PROP_MAX_SEQUENCE_LENGTH,
   PROP_MISSING,
   PROP_DEVICE,
+  PROP_COMPUTE_DTYPE,
 };
 
 struct _GstFluxEmbed {
@@ -61,6 +62,7 @@ struct _GstFluxEmbed {
 
   gchar *location, *text_model, *device; /* properties */
   fx_qtype text_quantization;
+  fx_dtype compute_dtype; /* FX_N_DTYPES: auto */
   guint max_sequence_length;
   GstFluxEmbedMissing missing;
 
@@ -125,6 +127,9 @@ gst_flux_embed_set_property (
       g_free (self->device);
       self->device = g_value_dup_string (value);
       break;
+    case PROP_COMPUTE_DTYPE:
+      self->compute_dtype = (fx_dtype)g_value_get_enum (value);
+      break;
     default:
       G_OBJECT_WARN_INVALID_PROPERTY_ID (object, id, pspec);
       break;
@@ -156,6 +161,9 @@ gst_flux_embed_get_property (GObject *object, guint id, GValue *value, GParamSpe
       break;
     case PROP_DEVICE:
       g_value_set_string (value, self->device);
+      break;
+    case PROP_COMPUTE_DTYPE:
+      g_value_set_enum (value, (gint)self->compute_dtype);
       break;
     default:
       G_OBJECT_WARN_INVALID_PROPERTY_ID (object, id, pspec);
@@ -380,7 +388,7 @@ static gboolean
 start (GstFluxEmbed *self)
 {
   GstFluxCaptionSettings settings = {self->location, self->text_model, self->device,
-      self->text_quantization, (gint)self->max_sequence_length};
+      self->compute_dtype, self->text_quantization, (gint)self->max_sequence_length};
   GError *error = NULL;
 
   if (self->location == NULL && self->text_model == NULL)
@@ -459,6 +467,8 @@ install_properties (GObjectClass *klass)
           "What to do with a picture that has no row when there is no text model",
           gst_flux_embed_missing_get_type (), DEFAULT_MISSING, GST_FLUX_PARAM_READY));
   g_object_class_install_property (klass, PROP_DEVICE, gst_flux_param_spec_device ());
+  g_object_class_install_property (
+      klass, PROP_COMPUTE_DTYPE, gst_flux_param_spec_compute_dtype ());
 }
 
 static void
@@ -495,4 +505,5 @@ gst_flux_embed_init (GstFluxEmbed *self)
   self->text_quantization = FX_Q_INT8;
   self->max_sequence_length = 512;
   self->device = g_strdup ("auto");
+  self->compute_dtype = FX_N_DTYPES;
 }

@@ -14,6 +14,7 @@ struct _GstFluxPosterior {
   gchar *model, *device, *fingerprint;
   FluxVaeInfo info;
   FluxLatentCache *cache;
+  fx_dtype compute; /* of the property compute-dtype */
   fx_backend *backend;
   FluxVae *vae;
   gint cancel; /* atomic */
@@ -26,7 +27,7 @@ struct _GstFluxPosterior {
 
 GstFluxPosterior *
 gst_flux_posterior_new (GstElement *element, const gchar *model,
-    const gchar *cache_location, const gchar *device, GError **error)
+    const gchar *cache_location, const gchar *device, fx_dtype compute, GError **error)
 {
   GstFluxPosterior *self = g_new0 (GstFluxPosterior, 1);
 
@@ -34,6 +35,7 @@ gst_flux_posterior_new (GstElement *element, const gchar *model,
   self->element = element;
   self->model = g_strdup (model);
   self->device = g_strdup (device);
+  self->compute = compute;
   self->damaged = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL);
   if (!flux_vae_read_info (model, &self->info, error) ||
       (self->fingerprint = flux_vae_fingerprint (model, error)) == NULL ||
@@ -105,7 +107,7 @@ load_weights (GstFluxPosterior *self, GError **error)
     return TRUE;
   GST_INFO_OBJECT (self->element, "loading the VAE of %s", self->model);
   gst_flux_progress_init (&progress, self->element, "open", &self->cancel);
-  self->backend = gst_flux_backend_new (self->device, &failure);
+  self->backend = gst_flux_backend_new (self->device, self->compute, &failure);
   if (self->backend != NULL)
     self->vae = flux_vae_load (self->model, self->backend, FLUX_VAE_ENCODER,
         gst_flux_progress_update, &progress, &failure);

@@ -14,7 +14,7 @@ typedef struct _GstFluxPosterior GstFluxPosterior;
 /* element posts the progress of loading; model, cache_location (NULL: in memory) and
  * device are its properties. Reads no weights. */
 GstFluxPosterior *gst_flux_posterior_new (GstElement *element, const gchar *model,
-    const gchar *cache_location, const gchar *device, GError **error);
+    const gchar *cache_location, const gchar *device, fx_dtype compute, GError **error);
 void gst_flux_posterior_free (GstFluxPosterior *self);
 
 /* The moments of the picture in frame (sizes: multiples of 16), which is the part of the

@@ -123,13 +123,20 @@ check_offer (GstFluxSamplerSrc *self, const GstFluxOffer *offer, GError **error)
         "model, leave quantization away.");
     return FALSE;
   }
+  if (self->compute_dtype != FX_N_DTYPES &&
+      self->compute_dtype != flux_model_get_backend (offer->model)->compute) {
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
+        "The preview's compute-dtype is not the trainer's: a preview shows the trainer's "
+        "model, leave compute-dtype away.");
+    return FALSE;
+  }
   return TRUE;
 }
 
 static gboolean
 open_painter (GstFluxSamplerSrc *self, const GstFluxOffer *offer, GError **error)
 {
-  FluxModelKey key = {self->model, self->quantization, FX_N_DTYPES, 0};
+  FluxModelKey key = {self->model, self->quantization, self->compute_dtype, 0};
 
   if (self->painter != NULL)
     return TRUE;

@@ -29,7 +29,7 @@ struct _GstFluxSamplerSrc {
   gint steps;
   gdouble guidance, lora_scale;
   gboolean strict, merge;
-  fx_dtype noise_dtype;
+  fx_dtype noise_dtype, compute_dtype; /* compute_dtype FX_N_DTYPES: auto */
   guint max_sequence_length;
 
   /* READY and above. */

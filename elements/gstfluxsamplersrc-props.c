@@ -19,6 +19,7 @@ enum {
   PROP_QUANTIZATION,
   PROP_TEXT_QUANTIZATION,
   PROP_DEVICE,
+  PROP_COMPUTE_DTYPE,
   PROP_LORAS,
   PROP_LORA_SCALE,
   PROP_STRICT,
@@ -93,6 +94,9 @@ gst_flux_sampler_src_set_property (
     case PROP_NOISE_DTYPE:
       self->noise_dtype = g_value_get_enum (value);
       break;
+    case PROP_COMPUTE_DTYPE:
+      self->compute_dtype = (fx_dtype)g_value_get_enum (value);
+      break;
     case PROP_MAX_SEQUENCE_LENGTH:
       self->max_sequence_length = g_value_get_uint (value);
       break;
@@ -154,6 +158,9 @@ gst_flux_sampler_src_get_property (
     case PROP_NOISE_DTYPE:
       g_value_set_enum (value, self->noise_dtype);
       break;
+    case PROP_COMPUTE_DTYPE:
+      g_value_set_enum (value, (gint)self->compute_dtype);
+      break;
     case PROP_MAX_SEQUENCE_LENGTH:
       g_value_set_uint (value, self->max_sequence_length);
       break;
@@ -184,6 +191,8 @@ install_model (GObjectClass *klass)
   g_object_class_install_property (
       klass, PROP_TEXT_QUANTIZATION, gst_flux_param_spec_text_quantization ());
   g_object_class_install_property (klass, PROP_DEVICE, gst_flux_param_spec_device ());
+  g_object_class_install_property (
+      klass, PROP_COMPUTE_DTYPE, gst_flux_param_spec_compute_dtype ());
   g_object_class_install_property (klass, PROP_LORAS,
       g_param_spec_string ("loras", "LoRAs",
           "Adapters whose effects add up, each with a scale after a colon or 1: "
@@ -266,6 +275,7 @@ gst_flux_sampler_src_init_properties (GstFluxSamplerSrc *self)
   self->steps = DEFAULT_STEPS;
   self->guidance = DEFAULT_GUIDANCE;
   self->noise_dtype = DEFAULT_NOISE_DTYPE;
+  self->compute_dtype = FX_N_DTYPES;
   self->max_sequence_length = DEFAULT_MAX_SEQUENCE_LENGTH;
 }
 

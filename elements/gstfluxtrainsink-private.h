@@ -45,6 +45,7 @@ struct _GstFluxTrainSink {
   gchar *model, *device, *location, *output, *resume_from, *targets;
   FluxLoraFormat lora_format;
   gint quantization;     /* fx_qtype */
+  gint compute_dtype;    /* fx_dtype */
   gint mode;             /* GstFluxTrainMode */
   FluxTrainConfig train; /* but for targets */
   guint64 checkpoint_interval;

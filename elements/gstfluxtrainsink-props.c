@@ -11,6 +11,7 @@ enum {
   PROP_MODEL,
   PROP_QUANTIZATION,
   PROP_DEVICE,
+  PROP_COMPUTE_DTYPE,
   PROP_LOCATION,
   PROP_LORA_FORMAT,
   PROP_OUTPUT,
@@ -57,6 +58,7 @@ static const gsize offsets[N_PROPS] = {
     [PROP_MODEL] = AT (model),
     [PROP_QUANTIZATION] = AT (quantization),
     [PROP_DEVICE] = AT (device),
+    [PROP_COMPUTE_DTYPE] = AT (compute_dtype),
     [PROP_LOCATION] = AT (location),
     [PROP_LORA_FORMAT] = AT (lora_format),
     [PROP_OUTPUT] = AT (output),
@@ -296,6 +298,8 @@ install_data (GObjectClass *klass)
       GST_TYPE_FLUX_QUANTIZATION, FX_Q_NF4,
       "Weights of the frozen base; a base that is stored in 4 bits stays so");
   g_object_class_install_property (klass, PROP_DEVICE, gst_flux_param_spec_device ());
+  g_object_class_install_property (
+      klass, PROP_COMPUTE_DTYPE, gst_flux_param_spec_compute_dtype ());
   add_string (klass, PROP_LOCATION, "location", "Location", NULL,
       "Where the adapter goes: a .safetensors file, or a folder, for "
       "pytorch_lora_weights.safetensors in it; NULL: to output");
@@ -439,6 +443,7 @@ gst_flux_train_sink_init_properties (GstFluxTrainSink *self)
   self->device = g_strdup ("auto");
   self->targets = g_strdup (self->train.targets);
   self->quantization = FX_Q_NF4;
+  self->compute_dtype = FX_N_DTYPES;
   self->mode = MODE_AUTO;
   self->checkpoint_interval = 100;
 }

@@ -83,7 +83,8 @@ open_progress (const char *what, gint percent, gpointer data)
 static gboolean
 open_base (GstFluxTrainSink *self, GError **error)
 {
-  FluxModelKey key = {self->model, (fx_qtype)self->quantization, FX_N_DTYPES, 0};
+  FluxModelKey key = {
+      self->model, (fx_qtype)self->quantization, (fx_dtype)self->compute_dtype, 0};
   GError *failure = NULL;
 
   gst_flux_progress_init (&self->opening, GST_ELEMENT (self), "open", NULL);

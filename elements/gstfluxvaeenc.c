@@ -44,6 +44,7 @@ enum {
   PROP_MODEL,
   PROP_CACHE_LOCATION,
   PROP_DEVICE,
+  PROP_COMPUTE_DTYPE,
   PROP_CACHE_HITS,
   PROP_CACHE_MISSES,
 };
@@ -52,6 +53,7 @@ struct _GstFluxVaeEnc {
   GstBaseTransform parent;
 
   gchar *model, *cache_location, *device; /* properties */
+  fx_dtype compute_dtype;                 /* FX_N_DTYPES: auto */
   guint64 hits, misses;                   /* of the last run, object lock */
 
   FluxVaeInfo info; /* valid when fingerprint is set: READY and above */
@@ -82,6 +84,11 @@ gst_flux_vae_enc_set_property (
   gchar **field = NULL;
 
   switch (id) {
+    case PROP_COMPUTE_DTYPE:
+      GST_OBJECT_LOCK (self);
+      self->compute_dtype = (fx_dtype)g_value_get_enum (value);
+      GST_OBJECT_UNLOCK (self);
+      return;
     case PROP_MODEL:
       field = &self->model;
       break;
@@ -117,6 +124,9 @@ gst_flux_vae_enc_get_property (
       break;
     case PROP_DEVICE:
       g_value_set_string (value, self->device);
+      break;
+    case PROP_COMPUTE_DTYPE:
+      g_value_set_enum (value, (gint)self->compute_dtype);
       break;
     case PROP_CACHE_HITS:
     case PROP_CACHE_MISSES:
@@ -324,8 +334,8 @@ start (GstFluxVaeEnc *self)
 
   gst_flux_progress_init (&self->progress, GST_ELEMENT (self), "encode", NULL);
   self->refused = FALSE;
-  posterior = gst_flux_posterior_new (
-      GST_ELEMENT (self), self->model, self->cache_location, self->device, &error);
+  posterior = gst_flux_posterior_new (GST_ELEMENT (self), self->model,
+      self->cache_location, self->device, self->compute_dtype, &error);
   if (posterior == NULL) {
     gst_flux_post_error (self, error);
     return FALSE;
@@ -403,6 +413,8 @@ install_properties (GObjectClass *klass)
           "runs",
           NULL, GST_FLUX_PARAM_READY));
   g_object_class_install_property (klass, PROP_DEVICE, gst_flux_param_spec_device ());
+  g_object_class_install_property (
+      klass, PROP_COMPUTE_DTYPE, gst_flux_param_spec_compute_dtype ());
   g_object_class_install_property (klass, PROP_CACHE_HITS,
       g_param_spec_uint64 ("cache-hits", "Cache Hits",
           "Pictures whose posterior was found in the cache since PAUSED", 0, G_MAXUINT64,
@@ -442,4 +454,5 @@ static void
 gst_flux_vae_enc_init (GstFluxVaeEnc *self)
 {
   self->device = g_strdup ("auto");
+  self->compute_dtype = FX_N_DTYPES;
 }

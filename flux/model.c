@@ -78,9 +78,10 @@ flux_backend_new (int device, fx_dtype compute, GError **error)
   }
   if (b != NULL)
     return b;
-  if (device == FLUX_DEVICE_CPU && compute != FX_N_DTYPES && compute != FX_F32) {
+  if (compute != FX_N_DTYPES && compute != FX_F32) {
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
-        "The CPU computes in float32 only; leave the compute dtype at auto.");
+        "The CPU computes in float32 only%s: leave the compute dtype at auto.",
+        device == FLUX_DEVICE_AUTO ? ", and no GPU can be used" : "");
     return NULL;
   }
   b = fx_cpu_new (0);

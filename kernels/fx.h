@@ -319,6 +319,15 @@ fx_mat_new (void *p, int64_t rows, int64_t cols, fx_dtype dtype)
   return m;
 }
 
+/* What a residual stream beside activations of this dtype is kept in: fp16 ends at 65504,
+ * and streams of FLUX and T5 go beyond (diffusers clips them there, transformer_flux.py
+ * 408 and 494). */
+static inline fx_dtype
+fx_residual_dtype (fx_dtype compute)
+{
+  return compute == FX_F16 ? FX_F32 : compute;
+}
+
 static inline fx_mat
 fx_rows (fx_mat m, int64_t first, int64_t count)
 {

@@ -28,9 +28,12 @@ struct _FluxT5 {
   float *relative; /* host [buckets, heads] */
   T5Layer *layers;
   fx_arena weights, work;
-  int max_tokens, bias_tokens;    /* that work has room for; that bias is made for */
-  float *bias;                    /* [heads, tokens, tokens] */
-  fx_mat x, h, qkv, o, ff, gated; /* x in fp32 */
+  int max_tokens, bias_tokens; /* that work has room for; that bias is made for */
+  float *bias;                 /* [heads, tokens, tokens] */
+  fx_mat x, h, qkv, o, ff;     /* x in fp32 */
+  /* Into wo and out of it: in fp32 beside fp16, which both overflow (transformers keeps
+   * wo in fp32: T5PreTrainedModel._keep_in_fp32_modules, its issue 20287). */
+  fx_mat gated, wide;
 };
 
 /* ---- configuration ---- */
@@ -251,7 +254,11 @@ take_buffers (FluxT5 *self, int tokens)
   FX_TRY (fx_arena_mat (a, tokens, 3 * inner, dtype, &self->qkv));
   FX_TRY (fx_arena_mat (a, tokens, inner, dtype, &self->o));
   FX_TRY (fx_arena_mat (a, tokens, 2 * (gint64)c->d_ff, dtype, &self->ff));
-  return fx_arena_mat (a, tokens, c->d_ff, dtype, &self->gated);
+  FX_TRY (fx_arena_mat (a, tokens, c->d_ff, fx_residual_dtype (dtype), &self->gated));
+  self->wide = self->h;
+  if (self->gated.dtype != dtype)
+    FX_TRY (fx_arena_mat (a, tokens, c->d_model, self->gated.dtype, &self->wide));
+  return FX_OK;
 }
 
 /* Room for `tokens`; memory grows with the longest text so far. */
@@ -311,8 +318,8 @@ run_layer (FluxT5 *self, const T5Layer *l, const fx_attn *attn)
   FX_TRY (fx_gemm (b, self->ff, self->h, &l->wi, false));
   FX_TRY (fx_act_fwd (b, self->gated, fx_cols (self->ff, 0, ff),
       fx_cols (self->ff, ff, ff), FX_ACT_GELU_TANH));
-  FX_TRY (fx_gemm (b, self->h, self->gated, &l->wo, false));
-  return fx_gate_residual (b, self->x, self->x, self->h, NULL);
+  FX_TRY (fx_gemm (b, self->wide, self->gated, &l->wo, false));
+  return fx_gate_residual (b, self->x, self->x, self->wide, NULL);
 }
 
 static int

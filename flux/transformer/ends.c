@@ -20,6 +20,20 @@ flux_upload_f32 (FluxRun *r, fx_mat dst, const float *src)
   return fx_upload (r->b, dst.p, r->staging, bytes);
 }
 
+/* The tokens of one stream into the residual stream, which may be wider than what a
+ * product gives. */
+static int
+embed (
+    FluxRun *r, FluxLane *lane, int stream, fx_mat tokens, const fx_weight *w, guint slot)
+{
+  fx_mat x = flux_stream (lane, lane->x[0], stream), y = flux_stream (lane, r->y, stream);
+
+  if (x.dtype == tokens.dtype)
+    return flux_linear (r, x, tokens, w, slot);
+  FX_TRY (flux_linear (r, y, tokens, w, slot));
+  return fx_copy (r->b, x, y);
+}
+
 int
 flux_embed_tokens (FluxRun *r, FluxLane *lane, const FluxInput *in)
 {
@@ -30,11 +44,11 @@ flux_embed_tokens (FluxRun *r, FluxLane *lane, const FluxInput *in)
       fx_mat_new (r->tokens_in.p, lane->image_tokens, c->in_channels, r->tokens_in.dtype);
 
   FX_TRY (flux_upload_f32 (r, text, in->prompt_embeds));
-  FX_TRY (flux_linear (r, flux_stream (lane, lane->x[0], FLUX_TEXT), text,
-      &r->t->context_embedder, flux_slot_end (c, FLUX_E_TEXT)));
+  FX_TRY (embed (
+      r, lane, FLUX_TEXT, text, &r->t->context_embedder, flux_slot_end (c, FLUX_E_TEXT)));
   FX_TRY (flux_upload_f32 (r, image, in->latents));
-  return flux_linear (r, flux_stream (lane, lane->x[0], FLUX_IMAGE), image,
-      &r->t->x_embedder, flux_slot_end (c, FLUX_E_IMAGE));
+  return embed (
+      r, lane, FLUX_IMAGE, image, &r->t->x_embedder, flux_slot_end (c, FLUX_E_IMAGE));
 }
 
 /* AdaLayerNormContinuous: scale first, then shift. */

@@ -55,7 +55,8 @@ lay_out_acts (FluxRun *r, FluxActs *a, gboolean is_double)
       sizeof (float) * (gsize)(s * c->num_attention_heads), &a->lse));
   FX_TRY (mat (r, "attention's output", s, dim, type, &a->o));
   if (is_double)
-    FX_TRY (mat (r, "between attention and MLP", s, dim, type, &a->x1));
+    FX_TRY (
+        mat (r, "between attention and MLP", s, dim, fx_residual_dtype (type), &a->x1));
   return FX_OK;
 }
 
@@ -77,7 +78,7 @@ lay_out_lane (FluxRun *r, FluxLane *lane, const FluxActs *shared)
 {
   const FluxConfig *c = &r->t->config;
   const gint64 s = r->max_text + r->max_image, dim = flux_config_dim (c);
-  const fx_dtype type = r->b->compute;
+  const fx_dtype type = r->b->compute, stream = fx_residual_dtype (type);
   const gsize table = sizeof (float) * (gsize)s * (c->attention_head_dim / 2);
 
   FX_TRY (bytes (r, "rotary tables", table, &lane->cos));
@@ -88,10 +89,10 @@ lay_out_lane (FluxRun *r, FluxLane *lane, const FluxActs *shared)
     if (i > 0 && (r->mode == FLUX_RUN_FORWARD || i <= r->first_trained))
       lane->x[i] = lane->x[0];
     else
-      FX_TRY (mat (r, "input of each block", s, dim, type, &lane->x[i]));
+      FX_TRY (mat (r, "input of each block", s, dim, stream, &lane->x[i]));
   }
   if (r->mode != FLUX_RUN_FORWARD)
-    FX_TRY (mat (r, "gradient of the residual stream", s, dim, type, &lane->dx));
+    FX_TRY (mat (r, "gradient of the residual stream", s, dim, stream, &lane->dx));
   for (int i = 0; i < r->n_blocks; i++) {
     /* The last block's are used at once. */
     if (r->mode == FLUX_RUN_STORE && i >= r->first_trained && i < r->n_blocks - 1)

@@ -66,7 +66,7 @@ int
 flux_vae_take (
     FluxVaePass *pass, int slot, int height, int width, int channels, FluxVaeImage *image)
 {
-  fx_dtype dtype = pass->backend->compute;
+  fx_dtype dtype = pass->dtype;
   gint64 pixels = (gint64)height * width;
   gsize bytes;
 

@@ -63,6 +63,7 @@ typedef struct {
 /* One forward, measured or computed. */
 typedef struct {
   fx_backend *backend;
+  fx_dtype dtype; /* of the images */
   int groups;
   gboolean measuring;
   void *slots[FLUX_VAE_SLOTS];
@@ -78,6 +79,8 @@ struct _FluxVae {
   FluxVaeConfig config;
   FluxVaeInfo info;
   fx_backend *backend;
+  fx_dtype dtype; /* fp32 where the backend computes in fp16: FLUX.1-dev's VAE says
+                   * force_upcast (diffusers autoencoder_kl.py:64) */
   FluxVaeParts parts;
   FluxVaeNet encoder, decoder;
   fx_arena weights, work;

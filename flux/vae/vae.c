@@ -71,12 +71,13 @@ flux_vae_load (const char *dir, fx_backend *b, FluxVaeParts parts,
   FluxLoader loader = {.backend = b,
       .arena = &self->weights,
       .qtype = FX_Q_NONE,
-      .compute = b->compute,
+      .compute = fx_residual_dtype (b->compute),
       .what = "VAE",
       .progress = progress,
       .progress_data = data};
 
   self->backend = b;
+  self->dtype = loader.compute;
   self->parts = parts;
   fx_arena_init (&self->weights, b, "VAE weights");
   fx_arena_init (&self->work, b, "VAE work");
@@ -140,9 +141,11 @@ static int
 run (FluxVae *self, run_func func, const FluxVaeNet *net, const float *host, int height,
     int width, float **out, gsize *n_out)
 {
-  FluxVaePass pass = {
-      .backend = self->backend, .groups = self->config.groups, .measuring = TRUE};
-  fx_dtype dtype = self->backend->compute;
+  fx_dtype dtype = self->dtype;
+  FluxVaePass pass = {.backend = self->backend,
+      .dtype = dtype,
+      .groups = self->config.groups,
+      .measuring = TRUE};
   gsize n = (gsize)height * (gsize)width * (gsize)net->in, size = fx_dtype_size (dtype);
   g_autofree guint8 *converted = NULL;
   FluxVaeImage x;

@@ -57,6 +57,15 @@ fx_check_act_dims (const fx_backend *b, const char *op, const char *name, fx_mat
   return FX_OK;
 }
 
+int
+fx_check_dtype (const char *op, const char *name, fx_mat m, fx_dtype dtype)
+{
+  if (m.p != NULL && m.dtype != dtype)
+    return fx_error (FX_ERR_SHAPE, "%s: %s is %s where the others are %s", op, name,
+        fx_dtype_name (m.dtype), fx_dtype_name (dtype));
+  return FX_OK;
+}
+
 static int
 check_dtype (const char *op, const fx_weight *w)
 {

@@ -13,6 +13,8 @@ int fx_check_act (const fx_backend *b, const char *op, const char *name, fx_mat 
 /* fx_check_act() and exactly rows x cols. */
 int fx_check_act_dims (const fx_backend *b, const char *op, const char *name, fx_mat m,
     int64_t rows, int64_t cols);
+/* m, when it is there, has this dtype: it goes through one kernel with what has it. */
+int fx_check_dtype (const char *op, const char *name, fx_mat m, fx_dtype dtype);
 int fx_check_float (const char *op, const char *name, fx_mat m);
 int fx_check_weight (const char *op, const fx_weight *w);
 

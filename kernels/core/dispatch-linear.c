@@ -26,6 +26,7 @@ fx_gemm (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w, bool beta)
   FX_TRY (fx_check_weight ("gemm", w));
   FX_TRY (fx_check_act_dims (b, "gemm", "x", x, x.rows, w->k));
   FX_TRY (fx_check_act_dims (b, "gemm", "y", y, x.rows, w->n));
+  FX_TRY (fx_check_dtype ("gemm", "y", y, x.dtype));
   return b->ops->gemm (b, y, x, w, beta);
 }
 
@@ -36,6 +37,7 @@ fx_gemm_dgrad (fx_backend *b, fx_mat dx, fx_mat dy, const fx_weight *w, bool bet
   FX_TRY (fx_check_weight ("gemm_dgrad", w));
   FX_TRY (fx_check_act_dims (b, "gemm_dgrad", "dy", dy, dy.rows, w->n));
   FX_TRY (fx_check_act_dims (b, "gemm_dgrad", "dx", dx, dy.rows, w->k));
+  FX_TRY (fx_check_dtype ("gemm_dgrad", "dx", dx, dy.dtype));
   return b->ops->gemm_dgrad (b, dx, dy, w, beta);
 }
 
@@ -73,6 +75,8 @@ fx_lora_fwd (fx_backend *b, fx_mat y, fx_mat h, fx_mat x, const fx_lora *l, int 
   FX_TRY (fx_check_act (b, "lora", "x", x));
   FX_TRY (fx_check_act_dims (b, "lora", "y", y, x.rows, y.cols));
   FX_TRY (fx_check_act_dims (b, "lora", "h", h, x.rows, n * (int64_t)l->rank));
+  FX_TRY (fx_check_dtype ("lora", "y", y, x.dtype));
+  FX_TRY (fx_check_dtype ("lora", "h", h, x.dtype));
   return b->ops->lora (b, y, h, x, l, n);
 }
 
@@ -88,5 +92,8 @@ fx_lora_bwd (
     FX_TRY (fx_check_act_dims (b, "lora_bwd", "dx", dx, x.rows, x.cols));
   if (h.p != NULL)
     FX_TRY (fx_check_act_dims (b, "lora_bwd", "h", h, x.rows, n * (int64_t)l->rank));
+  FX_TRY (fx_check_dtype ("lora_bwd", "dy", dy, x.dtype));
+  FX_TRY (fx_check_dtype ("lora_bwd", "dx", dx, x.dtype));
+  FX_TRY (fx_check_dtype ("lora_bwd", "h", h, x.dtype));
   return b->ops->lora_bwd (b, dx, dy, x, h, l, n);
 }

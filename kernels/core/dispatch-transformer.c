@@ -25,6 +25,7 @@ fx_adaln_bwd (
   FX_TRY (fx_check_act (b, "adaln_bwd", "x", x));
   FX_TRY (fx_check_act_dims (b, "adaln_bwd", "dy", dy, x.rows, x.cols));
   FX_TRY (fx_check_act_dims (b, "adaln_bwd", "dx", dx, x.rows, x.cols));
+  FX_TRY (fx_check_dtype ("adaln_bwd", "dx", dx, x.dtype));
   FX_TRY (fx_check_pointer ("adaln_bwd", "stats", stats));
   FX_TRY (fx_check_pointer ("adaln_bwd", "scale", scale));
   return b->ops->adaln_bwd (b, dx, dy, x, stats, scale);
@@ -41,6 +42,7 @@ check_qknorm (const fx_backend *b, const char *op, fx_mat qk, fx_mat qkv, const 
         "%s: qkv [%" PRId64 ", %" PRId64 "] is not three times whole heads of %d", op,
         qkv.rows, qkv.cols, head_dim);
   FX_TRY (fx_check_act_dims (b, op, "qk", qk, qkv.rows, qkv.cols / 3 * 2));
+  FX_TRY (fx_check_dtype (op, "qk", qk, qkv.dtype));
   FX_TRY (fx_check_pointer (op, "wq", wq));
   FX_TRY (fx_check_pointer (op, "wk", wk));
   FX_TRY (fx_check_pointer (op, "rope", rope));
@@ -90,6 +92,9 @@ check_attention (const fx_backend *b, const char *op, fx_mat o, fx_mat q, fx_mat
   FX_TRY (fx_check_act_dims (b, op, "o", o, q.rows, q.cols));
   FX_TRY (fx_check_act_dims (b, op, "k", k, k.rows, q.cols));
   FX_TRY (fx_check_act_dims (b, op, "v", v, k.rows, q.cols));
+  FX_TRY (fx_check_dtype (op, "o", o, q.dtype));
+  FX_TRY (fx_check_dtype (op, "k", k, q.dtype));
+  FX_TRY (fx_check_dtype (op, "v", v, q.dtype));
   if (a->causal && q.rows != k.rows)
     return fx_error (FX_ERR_SHAPE,
         "%s: causal with %" PRId64 " queries and %" PRId64 " keys", op, q.rows, k.rows);
@@ -140,6 +145,7 @@ fx_act_fwd (fx_backend *b, fx_mat y, fx_mat x, fx_mat mul, fx_act kind)
   FX_TRY (fx_check_act_dims (b, "act", "y", y, x.rows, x.cols));
   if (mul.p != NULL)
     FX_TRY (fx_check_act_dims (b, "act", "mul", mul, x.rows, x.cols));
+  FX_TRY (fx_check_dtype ("act", "mul", mul, x.dtype));
   return b->ops->act (b, y, x, mul, kind);
 }
 
@@ -151,6 +157,8 @@ fx_act_bwd (fx_backend *b, fx_mat dx, fx_mat dy, fx_mat x, fx_act kind)
   FX_TRY (fx_check_act (b, "act_bwd", "x", x));
   FX_TRY (fx_check_act_dims (b, "act_bwd", "dy", dy, x.rows, x.cols));
   FX_TRY (fx_check_act_dims (b, "act_bwd", "dx", dx, x.rows, x.cols));
+  FX_TRY (fx_check_dtype ("act_bwd", "dy", dy, x.dtype));
+  FX_TRY (fx_check_dtype ("act_bwd", "dx", dx, x.dtype));
   return b->ops->act_bwd (b, dx, dy, x, kind);
 }
 
@@ -161,6 +169,7 @@ fx_gate_residual (fx_backend *b, fx_mat out, fx_mat x, fx_mat y, const float *ga
   FX_TRY (fx_check_act (b, "gate_residual", "x", x));
   FX_TRY (fx_check_act_dims (b, "gate_residual", "y", y, x.rows, x.cols));
   FX_TRY (fx_check_act_dims (b, "gate_residual", "out", out, x.rows, x.cols));
+  FX_TRY (fx_check_dtype ("gate_residual", "out", out, x.dtype));
   return b->ops->gate_residual (b, out, x, y, gate);
 }
 
@@ -186,5 +195,6 @@ fx_mse (fx_backend *b, double *loss, fx_mat dpred, fx_mat pred, fx_mat target,
         FX_ERR_SHAPE, "mse: target is %s, must be F32", fx_dtype_name (target.dtype));
   if (dpred.p != NULL)
     FX_TRY (fx_check_act_dims (b, "mse", "dpred", dpred, pred.rows, pred.cols));
+  FX_TRY (fx_check_dtype ("mse", "dpred", dpred, pred.dtype));
   return b->ops->mse (b, loss, dpred, pred, target, weight, grad_scale);
 }

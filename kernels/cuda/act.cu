@@ -51,18 +51,20 @@ slope (float x)
   }
 }
 
-template <int KIND, bool MUL> struct forward {
+/* Of T, into R. */
+template <typename R, typename T, int KIND, bool MUL> struct forward {
   __device__ float
   operator() (float x, float mul, int) const
   {
-    return MUL ? value<KIND> (x) * mul : value<KIND> (x);
+    x = bounded<T> (x);
+    return bounded<R> (MUL ? value<KIND> (x) * bounded<T> (mul) : value<KIND> (x));
   }
 };
-template <int KIND> struct backward {
+template <typename T, int KIND> struct backward {
   __device__ float
   operator() (float dy, float x, int) const
   {
-    return dy * slope<KIND> (x);
+    return dy * slope<KIND> (bounded<T> (x));
   }
 };
 
@@ -93,11 +95,11 @@ fxc_act (fx_backend *b, fx_mat y, fx_mat x, fx_mat mul, fx_act kind)
 #define FORWARD(K)                                                                       \
   do {                                                                                   \
     if (mul.p != NULL)                                                                   \
-      fxc_map<T, T, T> (c, y, x, mul, forward<K, true> ());                              \
+      fxc_map<R, T, T> (c, y, x, mul, forward<R, T, K, true> ());                        \
     else                                                                                 \
-      fxc_map<T, T, T> (c, y, x, mul, forward<K, false> ());                             \
+      fxc_map<R, T, T> (c, y, x, mul, forward<R, T, K, false> ());                       \
   } while (0)
-  FXC_WITH_TYPE (c, x.dtype, {EACH_KIND (FORWARD)})
+  FXC_WITH_TYPES (c, x.dtype, y.dtype, {EACH_KIND (FORWARD)})
   FXC_LAUNCHED (c, "act");
 }
 
@@ -106,7 +108,7 @@ fxc_act_bwd (fx_backend *b, fx_mat dx, fx_mat dy, fx_mat x, fx_act kind)
 {
   fx_cuda *c = fxc (b);
 
-#define BACKWARD(K) fxc_map<T, T, T> (c, dx, dy, x, backward<K> ())
+#define BACKWARD(K) fxc_map<T, T, T> (c, dx, dy, x, backward<T, K> ())
   FXC_WITH_TYPE (c, x.dtype, {EACH_KIND (BACKWARD)})
   FXC_LAUNCHED (c, "act_bwd");
 }

@@ -66,9 +66,9 @@ one_wide_head (fx_cuda *c, fx_mat o, fx_mat q, fx_mat k, fx_mat v, float scale)
 static bool
 fits_flash (const fx_cuda *c, const fx_attn *a, fx_mat q, fx_mat k, fx_mat v)
 {
-  return c->has_mma && q.dtype != FX_F32 && (a->head_dim == 64 || a->head_dim == 128) &&
-         !a->causal && a->bias == NULL && fxc_aligned (q, 2) && fxc_aligned (k, 2) &&
-         fxc_aligned (v, 2);
+  return (q.dtype == FX_F16 || (c->has_mma && q.dtype == FX_BF16)) &&
+         (a->head_dim == 64 || a->head_dim == 128) && !a->causal && a->bias == NULL &&
+         fxc_aligned (q, 2) && fxc_aligned (k, 2) && fxc_aligned (v, 2);
 }
 
 int

@@ -134,14 +134,17 @@ start (fx_cuda *c, int device)
   FXC_TRY (c, cudaSetDevice (device));
   FXC_TRY (c, cudaDeviceGetAttribute (&major, cudaDevAttrComputeCapabilityMajor, device));
   FXC_TRY (c, cudaDeviceGetAttribute (&c->n_sms, cudaDevAttrMultiProcessorCount, device));
-  c->has_mma = major >= 8;
+  FX_TRY (fxc_compiled_arch (c, &c->arch));
+  c->has_mma = c->arch >= 80;
 #ifdef FXC_HAVE_SM90A
-  c->has_wgmma = major == 9;
+  c->has_wgmma = major == 9 && c->arch >= 90;
 #endif
   if (c->base.compute == FX_N_DTYPES)
-    c->base.compute = major >= 8 ? FX_BF16 : FX_F16;
-  if (c->base.compute == FX_BF16 && major < 8)
-    return c->error (FX_ERR_UNSUPPORTED, "cuda: this GPU has no bf16; use float16");
+    c->base.compute = c->has_mma ? FX_BF16 : FX_F16;
+  if (c->base.compute == FX_BF16 && !c->has_mma)
+    return c->error (FX_ERR_UNSUPPORTED,
+        "cuda: this GPU, or a module built for sm_%d, has no bfloat16; use float16",
+        c->arch);
   FX_TRY (fxc_queue_open (c, &c->queue));
   s = cublasLtCreate (&c->lt);
   if (s != CUBLAS_STATUS_SUCCESS)

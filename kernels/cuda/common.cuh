@@ -45,6 +45,21 @@ from_f<f16> (float v)
   return __float2half_rn (v);
 }
 
+/* What of v a T can be asked to hold: in fp16 an overflow of the forward pass becomes the
+ * largest number, as diffusers has it (transformer_flux.py:408, 494); NaN stays. */
+template <typename T>
+static __device__ __forceinline__ float
+bounded (float v)
+{
+  return v;
+}
+template <>
+__device__ __forceinline__ float
+bounded<f16> (float v)
+{
+  return fabsf (v) > 65504.f ? copysignf (65504.f, v) : v;
+}
+
 /* V elements at once: 16 bytes or more, or one element where rows are not aligned to 16.
  */
 template <typename T, int V>

@@ -37,6 +37,7 @@ typedef struct {
   fxc_error_func error; /* fx_error() of whoever opened the module */
   cublasLtHandle_t lt;
   int n_sms;
+  int arch;                /* what the code that runs was compiled for: 75, 80.. */
   bool has_mma;            /* sm_80 or newer: mma.sync m16n8k16, cp.async, bf16 */
   bool has_wgmma;          /* sm_90, and the module holds code for sm_90a */
   void *encode_tensor_map; /* the driver's cuTensorMapEncodeTiled, once asked for */
@@ -55,6 +56,9 @@ fxc (fx_backend *b)
 }
 
 int fxc_failed (fx_cuda *c, cudaError_t e, const char *what, const char *file, int line);
+/* What the module's code for this device was compiled for, which may be less than the
+ * device is: 75 for compute_75 PTX on a newer GPU. */
+int fxc_compiled_arch (fx_cuda *c, int *arch);
 int fxc_queue_open (fx_cuda *c, fxc_queue *q);
 void fxc_queue_close (fxc_queue *q);
 int fxc_side (fx_backend *b, bool on);

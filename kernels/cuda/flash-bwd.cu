@@ -6,13 +6,12 @@
  * make the scores again from lse. The first works on the transposed tile (keys are rows),
  * so that P and dS are already in the shape of an A operand and never leave registers.
  * With P = exp (scale QK' - lse): dV = P' dO, dP = dO V', dS = P (dP - delta), dQ = scale
- * dS K, dK = scale dS' Q. */
+ * dS K, dK = scale dS' Q. STEP: of the others in a tile. */
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/flash.cuh"
 
 #define ROWS 64 /* owned by a block, 16 a warp */
 #define THREADS (ROWS * 2)
-#define STEP 64 /* of the others in a tile */
 
 /* delta[head, i] = sum_d d_o o; a warp a (row, head). */
 template <typename T>
@@ -37,6 +36,7 @@ row_dots (float *delta, const T *d_o, int64_t lddo, const T *o, int64_t ldo, int
 }
 
 /* lse (in base 2) and delta of a tile of queries; beyond the end: P becomes 0. */
+template <int STEP>
 static __device__ __forceinline__ void
 fetch_rows (float *lse, float *delta, const flash_args &a, int head, int first)
 {
@@ -48,7 +48,7 @@ fetch_rows (float *lse, float *delta, const flash_args &a, int head, int first)
   }
 }
 
-template <typename T, int HD>
+template <typename T, int HD, int STEP>
 static __global__ void
 __launch_bounds__ (THREADS)
     keys_backward (T *dk, int64_t lddk, T *dv, int64_t lddv, flash_args a)
@@ -70,7 +70,7 @@ __launch_bounds__ (THREADS)
   fetch<T, HD, STEP, THREADS> (qs, q, a.ldq, 0, a.n_q);
   fetch<T, HD, STEP, THREADS> (os, d_o, a.lddo, 0, a.n_q);
   fetch_commit ();
-  fetch_rows (lse[0], delta[0], a, head, 0);
+  fetch_rows<STEP> (lse[0], delta[0], a, head, 0);
   for (int j = 0; j < tiles; j++) {
     const int now = j & 1;
     const uint32_t half = now * TILE, other = TILE - half;
@@ -80,7 +80,7 @@ __launch_bounds__ (THREADS)
       fetch<T, HD, STEP, THREADS> (qs + other, q, a.ldq, (j + 1) * STEP, a.n_q);
       fetch<T, HD, STEP, THREADS> (os + other, d_o, a.lddo, (j + 1) * STEP, a.n_q);
       fetch_commit ();
-      fetch_rows (lse[1 - now], delta[1 - now], a, head, (j + 1) * STEP);
+      fetch_rows<STEP> (lse[1 - now], delta[1 - now], a, head, (j + 1) * STEP);
       fetch_wait<1> ();
     } else {
       fetch_wait<0> ();
@@ -108,7 +108,7 @@ __launch_bounds__ (THREADS)
   put<T, HD> (dv + head * HD, lddv, k0 + row0, a.n_k, acc_v, 1, 1);
 }
 
-template <typename T, int HD>
+template <typename T, int HD, int STEP>
 static __global__ void
 __launch_bounds__ (THREADS) queries_backward (T *dq, int64_t lddq, flash_args a)
 {
@@ -167,23 +167,23 @@ __launch_bounds__ (THREADS) queries_backward (T *dq, int64_t lddq, flash_args a)
   put<T, HD> (dq + head * HD, lddq, q0 + row0, a.n_q, acc, a.scale, a.scale);
 }
 
-template <typename T, int HD>
+template <typename T, int HD, int STEP>
 static int
 launch (fx_cuda *c, fx_mat dq, fx_mat dk, fx_mat dv, fx_mat o, flash_args a, float *delta,
     int heads)
 {
   const int bytes = (2 * ROWS + 4 * STEP) * HD * 2;
 
-  FXC_TRY (c, cudaFuncSetAttribute (keys_backward<T, HD>,
+  FXC_TRY (c, cudaFuncSetAttribute (keys_backward<T, HD, STEP>,
                   cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-  FXC_TRY (c, cudaFuncSetAttribute (queries_backward<T, HD>,
+  FXC_TRY (c, cudaFuncSetAttribute (queries_backward<T, HD, STEP>,
                   cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
   row_dots<T><<<dim3 (fxc_blocks (a.n_q, 4), heads), 128, 0, c->queue.stream>>> (
       delta, (const T *)a.d_o, a.lddo, (const T *)o.p, o.ld, a.n_q, HD);
-  keys_backward<T, HD>
+  keys_backward<T, HD, STEP>
       <<<dim3 (fxc_blocks (a.n_k, ROWS), heads), THREADS, bytes, c->queue.stream>>> (
           (T *)dk.p, dk.ld, (T *)dv.p, dv.ld, a);
-  queries_backward<T, HD>
+  queries_backward<T, HD, STEP>
       <<<dim3 (fxc_blocks (a.n_q, ROWS), heads), THREADS, bytes, c->queue.stream>>> (
           (T *)dq.p, dq.ld, a);
   FXC_LAUNCHED (c, "attention_bwd");
@@ -202,9 +202,13 @@ fxc_attention_flash_bwd (fx_cuda *c, fx_mat dq, fx_mat dk, fx_mat dv, fx_mat d_o
   a.delta = (const float *)delta;
   if (q.dtype == FX_BF16)
     return t->head_dim == 128
-               ? launch<bf16, 128> (c, dq, dk, dv, o, a, (float *)delta, t->heads)
-               : launch<bf16, 64> (c, dq, dk, dv, o, a, (float *)delta, t->heads);
+               ? launch<bf16, 128, 64> (c, dq, dk, dv, o, a, (float *)delta, t->heads)
+               : launch<bf16, 64, 64> (c, dq, dk, dv, o, a, (float *)delta, t->heads);
+  if (!c->has_mma) /* 64 KiB of shared memory */
+    return t->head_dim == 128
+               ? launch<f16, 128, 16> (c, dq, dk, dv, o, a, (float *)delta, t->heads)
+               : launch<f16, 64, 16> (c, dq, dk, dv, o, a, (float *)delta, t->heads);
   return t->head_dim == 128
-             ? launch<f16, 128> (c, dq, dk, dv, o, a, (float *)delta, t->heads)
-             : launch<f16, 64> (c, dq, dk, dv, o, a, (float *)delta, t->heads);
+             ? launch<f16, 128, 64> (c, dq, dk, dv, o, a, (float *)delta, t->heads)
+             : launch<f16, 64, 64> (c, dq, dk, dv, o, a, (float *)delta, t->heads);
 }

@@ -7,9 +7,7 @@
 #include "kernels/cuda/attention.cuh"
 #include "kernels/cuda/flash.cuh"
 
-#define BN 64
-
-template <typename T, int HD, int BM>
+template <typename T, int HD, int BM, int BN>
 static __global__ void
 __launch_bounds__ (BM * 2) forward (T *o, int64_t ldo, float *lse, flash_args a)
 {
@@ -89,22 +87,23 @@ __launch_bounds__ (BM * 2) forward (T *o, int64_t ldo, float *lse, flash_args a)
   put<T, HD> (o + head * HD, ldo, q0 + row0, a.n_q, acc, 1 / sum[0], 1 / sum[1]);
 }
 
-template <typename T, int HD>
+template <typename T, int HD, int BN>
 static int
 launch (fx_cuda *c, fx_mat o, float *lse, flash_args a, int heads)
 {
   constexpr int BM = 128;
   const int bytes = (BM + 4 * BN) * HD * 2;
 
-  FXC_TRY (c, cudaFuncSetAttribute (forward<T, HD, BM>,
+  FXC_TRY (c, cudaFuncSetAttribute (forward<T, HD, BM, BN>,
                   cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-  forward<T, HD, BM>
+  forward<T, HD, BM, BN>
       <<<dim3 (fxc_blocks (a.n_q, BM), heads), BM * 2, bytes, c->queue.stream>>> (
           (T *)o.p, o.ld, lse, a);
   FXC_LAUNCHED (c, "attention");
 }
 
-/* Takes what fxc_attention() has found fit: 16-bit, heads of 64 or 128, aligned rows. */
+/* Takes what fxc_attention() has found fit: 16-bit, heads of 64 or 128, aligned rows;
+ * fp16 where there is no mma of bf16. */
 int
 fxc_attention_flash (
     fx_cuda *c, fx_mat o, float *lse, fx_mat q, fx_mat k, fx_mat v, const fx_attn *t)
@@ -113,8 +112,11 @@ fxc_attention_flash (
       t->scale, NULL, NULL};
 
   if (q.dtype == FX_BF16)
-    return t->head_dim == 128 ? launch<bf16, 128> (c, o, lse, a, t->heads)
-                              : launch<bf16, 64> (c, o, lse, a, t->heads);
-  return t->head_dim == 128 ? launch<f16, 128> (c, o, lse, a, t->heads)
-                            : launch<f16, 64> (c, o, lse, a, t->heads);
+    return t->head_dim == 128 ? launch<bf16, 128, 64> (c, o, lse, a, t->heads)
+                              : launch<bf16, 64, 64> (c, o, lse, a, t->heads);
+  if (!c->has_mma) /* 64 KiB of shared memory */
+    return t->head_dim == 128 ? launch<f16, 128, 32> (c, o, lse, a, t->heads)
+                              : launch<f16, 64, 32> (c, o, lse, a, t->heads);
+  return t->head_dim == 128 ? launch<f16, 128, 64> (c, o, lse, a, t->heads)
+                            : launch<f16, 64, 64> (c, o, lse, a, t->heads);
 }

@@ -1,19 +1,19 @@
 /* kernels/cuda/flash.cuh: pieces of attention on tensor cores. SPDX-License-Identifier:
  * LGPL-2.1-or-later
  *
- * mma.sync m16n8k16 (sm_80 and newer). Tiles of HD columns stand in shared memory in rows
- * of HD / 8 chunks of 16 bytes; chunk c of row r is at c ^ (r & 7), so that ldmatrix
- * meets no bank twice. Fragments (g = lane / 4, t = lane % 4): A holds rows g and g + 8,
- * columns 2t.. and 2t + 8..; B holds column g of the product, depths 2t.. and 2t + 8..; C
- * holds (g, 2t..) and (g + 8, 2t..). */
+ * mma.sync m16n8k16 (sm_80 and newer), or for fp16 on sm_75 twice m16n8k8. Tiles of HD
+ * columns stand in shared memory in rows of HD / 8 chunks of 16 bytes; chunk c of row r
+ * is at c ^ (r & 7), so that ldmatrix meets no bank twice. Fragments (g = lane / 4, t =
+ * lane % 4): A holds rows g and g + 8, columns 2t.. and 2t + 8..; B holds column g of the
+ * product, depths 2t.. and 2t + 8..; C holds (g, 2t..) and (g + 8, 2t..). */
 #pragma once
 
 #include "kernels/cuda/common.cuh"
 
 #define LOG2E 1.4426950408889634f
 
-/* sm_75 has none of this; there the host never launches these kernels, and they are
- * empty. */
+/* What sm_75 has not. Without cp.async tiles are copied through registers; without bf16
+ * products the host never launches these kernels. */
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
 #define FLASH_ASM(...) asm volatile(__VA_ARGS__)
 #else
@@ -75,6 +75,17 @@ template <>
 __device__ __forceinline__ void
 mma<f16> (float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
 {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+  /* Depths 2t.. of both halves of the fragments, then 2t + 8... */
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, "
+               "{%4,%5}, {%6}, {%0,%1,%2,%3};"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(a[0]), "r"(a[1]), "r"(b0));
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, "
+               "{%4,%5}, {%6}, {%0,%1,%2,%3};"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(a[2]), "r"(a[3]), "r"(b1));
+#endif
   FLASH_ASM ("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, "
              "{%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
              : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
@@ -116,6 +127,15 @@ fetch (uint32_t tile, const T *m, int64_t ld, int first, int n)
     const bool inside = first + row < n;
     const T *src = m + (inside ? (int64_t)(first + row) * ld + chunk * 8 : 0);
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+    const uint4 v =
+        inside ? *reinterpret_cast<const uint4 *> (src) : make_uint4 (0, 0, 0, 0);
+
+    asm volatile(
+        "st.shared.v4.b32 [%0], {%1,%2,%3,%4};" ::"r"(tile + at<HD> (row, chunk)),
+        "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+        : "memory");
+#endif
     FLASH_ASM (
         "cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(tile + at<HD> (row, chunk)),
         "l"(src), "r"(inside ? 16 : 0));

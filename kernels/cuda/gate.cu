@@ -2,11 +2,13 @@
  * LGPL-2.1-or-later */
 #include "kernels/cuda/elementwise.cuh"
 
-struct gated_sum {
+/* y of type T. */
+template <typename T> struct gated_sum {
   const float *gate;
   __device__ float
   operator() (float x, float y, int i) const
   {
+    y = bounded<T> (y);
     return x + (gate != NULL ? gate[i] * y : y);
   }
 };
@@ -23,9 +25,9 @@ int
 fxc_gate_residual (fx_backend *b, fx_mat out, fx_mat x, fx_mat y, const float *gate)
 {
   fx_cuda *c = fxc (b);
-  gated_sum f = {gate};
 
-  FXC_WITH_TYPES (c, y.dtype, x.dtype, { fxc_map<R, R, T> (c, out, x, y, f); })
+  FXC_WITH_TYPES (
+      c, y.dtype, x.dtype, { fxc_map<R, R, T> (c, out, x, y, gated_sum<T>{gate}); })
   FXC_LAUNCHED (c, "gate_residual");
 }
 

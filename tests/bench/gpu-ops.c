@@ -1,8 +1,10 @@
 /* tests/bench/gpu-ops.c: every op on the GPU against the CPU backend.
  * SPDX-License-Identifier: LGPL-2.1-or-later
  *
- *   gpu-ops MODULE [--small]      exit status 1 when an op is beyond its bound
+ *   gpu-ops MODULE [--small] [--float16]      exit status 1 when an op is beyond its
+ * bound
  *
+ * --float16: in fp16 and fp32 alone (sm_75 has no bf16).
  * --small: none of FLUX.1-dev's own shapes, for compute-sanitizer.
  *
  * Fresh random inputs, odd sizes, poisoned outputs; NMSE = sum (a - b)^2 / sum b^2. */
@@ -229,6 +231,36 @@ act_ops (side gpu, side cpu, double bound)
   }
 }
 
+/* What has overflowed in fp16 counts as the largest number it has, and what T5's wo reads
+ * is in fp32. */
+static void
+overflow_ops (side gpu, side cpu)
+{
+  const int64_t m = 9, d = 64;
+  float *x = draw (m * d, 2), *y[2] = {draw (m * d, 1), malloc (m * d * 4)};
+
+  for (int64_t i = 0; i < m * d; i++) {
+    if (i % 3 == 0)
+      y[0][i] *= 1e9f;
+    y[1][i] = fmaxf (-65504, fminf (65504, y[0][i]));
+  }
+  BOTH ("gate_residual, overflow", m, d, 1e-10, {
+    result = poisoned ((side){s.b, FX_F32}, m, d, 0);
+    st_ = fx_gate_residual (s.b, result, put ((side){s.b, FX_F32}, x, m, d, 0),
+        put (s, y[s.b == cpu.b], m, d, 0), NULL);
+  });
+  BOTH ("gated act to fp32, overflow", m, d, 1e-10, {
+    fx_mat mul = put (s, y[s.b == cpu.b], m, d, 0);
+    result = poisoned ((side){s.b, FX_F32}, m, d, 0);
+    st_ = fx_act_fwd (s.b, result, put (s, x, m, d, 0), mul, FX_ACT_GELU_TANH);
+  });
+  BOTH ("act_bwd, overflow", m, d, 1e-6, {
+    fx_mat at = put (s, y[s.b == cpu.b], m, d, 0);
+    result = poisoned (s, m, d, 0);
+    st_ = fx_act_bwd (s.b, result, put (s, x, m, d, 0), at, FX_ACT_GELU_TANH);
+  });
+}
+
 static void
 attention_ops (side gpu, side cpu, double bound, int heads, int hd, int64_t m)
 {
@@ -383,14 +415,23 @@ int
 main (int argc, char **argv)
 {
   side cpu = {fx_cpu_new (0), FX_F32};
+  bool no_bf16 = false;
 
   if (argc < 2 || cpu.b == NULL)
     return 2;
-  is_small = argc > 2 && strcmp (argv[2], "--small") == 0;
-  for (int bf16 = 0; bf16 < 2; bf16++) {
-    fx_dtype type = bf16 ? FX_BF16 : FX_F32;
+  for (int i = 2; i < argc; i++) {
+    is_small = is_small || strcmp (argv[i], "--small") == 0;
+    no_bf16 = no_bf16 || strcmp (argv[i], "--float16") == 0;
+  }
+  for (int i = 0; i < 3; i++) {
+    static const fx_dtype types[] = {FX_F32, FX_F16, FX_BF16};
+    static const double bounds[] = {1e-10, 1e-6, 1e-5};
+    const fx_dtype type = types[i];
+    const double bound = bounds[i];
+
+    if (type == FX_BF16 && no_bf16)
+      continue;
     side gpu = {fx_cuda_new (argv[1], 0, type), type};
-    double bound = bf16 ? 1e-5 : 1e-10;
 
     if (gpu.b == NULL) {
       fprintf (stderr, "%s\n", fx_error_message ());
@@ -412,6 +453,12 @@ main (int argc, char **argv)
       attention_ops (gpu, cpu, bound, 3, 128, 1613);
     optimiser_ops (gpu, cpu);
     frozen_ops (gpu, cpu, bound);
+    if (type == FX_F16) {
+      overflow_ops (gpu, cpu);
+      /* The VAE's, and T5's wo. */
+      linear_ops ((side){gpu.b, FX_F32}, cpu, 1e-10);
+      frozen_ops ((side){gpu.b, FX_F32}, cpu, 1e-10);
+    }
     fx_backend_free (gpu.b);
   }
   printf ("%d beyond their bound\n", n_failed);

@@ -25,7 +25,7 @@ draw (size_t n, float scale)
 
   fx_philox_normal (1234, counter++, 0, 0, v, n);
   for (size_t i = 0; i < n; i++)
-    v[i] = fx_bf16_to_f32 (fx_f32_to_bf16 (v[i] * scale));
+    v[i] = fx_f16_to_f32 (fx_f32_to_f16 (fx_bf16_to_f32 (fx_f32_to_bf16 (v[i] * scale))));
   return v;
 }
 

@@ -26,7 +26,7 @@ test_bad_settings (void)
 {
   const gchar *settings[][2] = {{"targets=nothing", "nothing"},
       {"resume-from=/nowhere/at/all", "/nowhere/at/all"}, {"device=cuda:77", "77"},
-      {"device=abacus", "abacus"}};
+      {"device=abacus", "abacus"}, {"device=cpu compute-dtype=float16", "float32"}};
   TestRun run;
 
   begin ();

@@ -56,7 +56,7 @@ parity_judge (Parity *p, const char *group, const ParityError *e, double bound)
   count (p, ok);
 }
 
-/* Twice the error of diffusers in bf16; negative without it. */
+/* The error of diffusers in bf16, twice, or for fp16 half of it; negative without it. */
 static double
 bf16_bound (Parity *p, const char *group, const float *want, gsize n)
 {
@@ -68,7 +68,7 @@ bf16_bound (Parity *p, const char *group, const float *want, gsize n)
   if (theirs == NULL || n_theirs != n)
     return -1;
   parity_add (&e, name, theirs, want, n);
-  return 2 * e.relative;
+  return (p->compute == FX_F16 ? 0.5 : 2) * e.relative;
 }
 
 void

@@ -1,8 +1,8 @@
 /* tests/golden/main.c: compares every group of a golden folder with what we compute.
  * SPDX-License-Identifier: LGPL-2.1-or-later
  *
- *     tests/parity [--device=cpu|cuda|cuda:N] [--compute=float32|bfloat16] MODEL_DIR
- * GOLDEN_DIR
+ *     tests/parity [--device=cpu|cuda|cuda:N] [--compute=float32|bfloat16|float16]
+ * MODEL_DIR GOLDEN_DIR
  *
  * One line a tensor group; exit status 1 when one is beyond its bound, 2 when there is
  * nothing to compare. */
@@ -25,7 +25,8 @@ parse (int *argc, char ***argv, Parity *p, GError **error)
   g_autofree char *name = NULL, *compute = NULL;
   GOptionEntry entries[] = {
       {"device", 0, 0, G_OPTION_ARG_STRING, &name, "cpu, cuda or cuda:N", "DEVICE"},
-      {"compute", 0, 0, G_OPTION_ARG_STRING, &compute, "float32 or bfloat16", "DTYPE"},
+      {"compute", 0, 0, G_OPTION_ARG_STRING, &compute, "float32, bfloat16 or float16",
+          "DTYPE"},
       {NULL}};
   g_autoptr (GOptionContext) context = g_option_context_new ("MODEL_DIR GOLDEN_DIR");
 
@@ -33,10 +34,12 @@ parse (int *argc, char ***argv, Parity *p, GError **error)
   if (!g_option_context_parse (context, argc, argv, error))
     return FALSE;
   p->device = FLUX_DEVICE_CPU;
-  p->compute = g_strcmp0 (compute, "bfloat16") == 0 ? FX_BF16 : FX_F32;
+  p->compute = g_strcmp0 (compute, "bfloat16") == 0  ? FX_BF16
+               : g_strcmp0 (compute, "float16") == 0 ? FX_F16
+                                                     : FX_F32;
   if (compute != NULL && p->compute == FX_F32 && strcmp (compute, "float32") != 0) {
     g_set_error (error, G_OPTION_ERROR, G_OPTION_ERROR_BAD_VALUE,
-        "there is no --compute=%s; use float32 or bfloat16", compute);
+        "there is no --compute=%s; use float32, bfloat16 or float16", compute);
     return FALSE;
   }
   return name == NULL || flux_device_parse (name, &p->device, error);

@@ -19,7 +19,8 @@ typedef struct {
   GHashTable *seen;     /* names of tensors and metadata that a family has looked at */
   GHashTable *reported; /* names of groups that were skipped */
   int device;
-  fx_dtype compute; /* FX_BF16: every bound is twice the error of diffusers in bf16 */
+  fx_dtype compute; /* FX_BF16: every bound is twice the error of diffusers in bf16;
+                     * FX_F16: half of it, for its rounding is eight times finer */
   double slack;     /* times the bounds in fp32: 1 on the CPU, 10 on a GPU */
   fx_backend *backend;
   FluxTransformer *bases[3]; /* loaded on demand: ParityBase */
