@@ -99,8 +99,8 @@ typedef enum {
 } FluxLoraFormat;
 
 /* Writes what flux_lora_read() and the tool read back to the same weight change. */
-gboolean flux_lora_write (
-    FluxLora *self, const char *path, FluxLoraFormat format, GError **error);
+gboolean
+flux_lora_write (FluxLora *self, const char *path, FluxLoraFormat format, GError **error);
 /* The same in diffusers' layout. */
 gboolean flux_lora_save (FluxLora *self, const char *path, GError **error);
 
