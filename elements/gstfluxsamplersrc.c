@@ -25,6 +25,10 @@
  * in a preview also `step` (guint64), the training step. The same goes downstream as
  * tags: description (the prompt) and comment.
  *
+ * `flux-adapter`, for each adapter when it is loaded: `location`, `format` (string, who
+ * writes such files), `layers` (guint, that it changes), `tensors` (guint, in the file),
+ * `left-out` (guint, of them, when strict is FALSE).
+ *
  * Progress messages: open and sample.
  *
  * ## Example launch line
@@ -33,6 +37,11 @@
  * in a pond, alphonse mucha style" num-buffers=1 ! video/x-raw,width=512,height=768 !
  * pngenc ! filesink location=puppy.png
  * ]| A picture with a LoRA.
+ * |[
+ * gst-launch-1.0 fluxsamplersrc model=FLUX.1-dev quantization=none merge=true
+ * loras="mucha.safetensors:0.8,inks.safetensors:0.4" prompt="a puppy" num-buffers=1 !
+ * pngenc ! filesink location=puppy.png
+ * ]| One with two, added to the weights.
  * |[
  * gst-launch-1.0 -e fluxcachesrc location=mucha.cache ! fluxtrainsink model=FLUX.1-dev
  * location=mucha.safetensors fluxsamplersrc every-steps=50 prompt="ornate fox" ! queue !
