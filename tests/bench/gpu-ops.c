@@ -241,7 +241,7 @@ overflow_ops (side gpu, side cpu)
 
   for (int64_t i = 0; i < m * d; i++) {
     if (i % 3 == 0)
-      y[0][i] *= 1e9f;
+      y[0][i] = copysignf (1e9f, y[0][i]);
     y[1][i] = fmaxf (-65504, fminf (65504, y[0][i]));
   }
   BOTH ("gate_residual, overflow", m, d, 1e-10, {

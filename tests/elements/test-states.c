@@ -1,5 +1,6 @@
 /* tests/elements/test-states.c: every element goes up and down, or says why not.
  * SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "kernels/fx.h"
 #include "tests/elements/testgst.h"
 
 static GList *
@@ -155,6 +156,27 @@ test_cycles (void)
   g_free (model);
 }
 
+/* compute-dtype: by nick, in each element that computes; not what is no type. */
+static void
+test_compute_dtype (void)
+{
+  const gchar *names[] = {"fluxvaeenc", "fluxembed", "fluxtrainsink", "fluxsamplersrc"};
+  const gchar *nicks[] = {"float32", "bfloat16", "float16", "auto", "int8"};
+  const gint types[] = {FX_F32, FX_BF16, FX_F16, FX_N_DTYPES, FX_N_DTYPES};
+
+  for (guint i = 0; i < G_N_ELEMENTS (names); i++) {
+    GstElement *element = gst_element_factory_make (names[i], NULL);
+    gint value;
+
+    for (guint j = 0; j < G_N_ELEMENTS (nicks); j++) {
+      gst_util_set_object_arg (G_OBJECT (element), "compute-dtype", nicks[j]);
+      g_object_get (element, "compute-dtype", &value, NULL);
+      g_assert_cmpint (value, ==, types[j]);
+    }
+    gst_object_unref (element);
+  }
+}
+
 int
 main (int argc, char **argv)
 {
@@ -162,6 +184,7 @@ main (int argc, char **argv)
   g_test_init (&argc, &argv, NULL);
   g_test_add_func ("/states/registered", test_registered);
   g_test_add_func ("/states/defaults", test_defaults);
+  g_test_add_func ("/states/compute-dtype", test_compute_dtype);
   g_test_add_func ("/states/missing-settings", test_missing_settings);
   g_test_add_func ("/states/missing-model", test_missing_model);
   g_test_add_func ("/states/cycles", test_cycles);

@@ -268,10 +268,10 @@ test_limits_are_named (void)
 
 /* The plan backend in bf16: every op's shapes and types fit a GPU too. */
 static void
-test_plan_in_bf16 (void)
+plan_in (fx_dtype compute)
 {
   g_autofree char *model = flux_test_model ();
-  fx_backend *b = fx_plan_new (FX_BF16);
+  fx_backend *b = fx_plan_new (compute);
   g_autoptr (GError) error = NULL;
   float embeds[7 * 192], pooled[128];
 
@@ -338,6 +338,19 @@ test_bad_configurations_are_named (void)
   }
 }
 
+static void
+test_plan_in_bf16 (void)
+{
+  plan_in (FX_BF16);
+}
+
+/* Matrices of fp16 and of fp32 meet only where they may. */
+static void
+test_plan_in_fp16 (void)
+{
+  plan_in (FX_F16);
+}
+
 int
 main (int argc, char **argv)
 {
@@ -355,5 +368,6 @@ main (int argc, char **argv)
   g_test_add_func (
       "/text/bad-configurations-are-named", test_bad_configurations_are_named);
   g_test_add_func ("/text/plan-in-bf16", test_plan_in_bf16);
+  g_test_add_func ("/text/plan-in-fp16", test_plan_in_fp16);
   return g_test_run ();
 }

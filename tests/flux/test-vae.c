@@ -299,10 +299,10 @@ test_fingerprint_needs_no_weights (void)
 
 /* The plan backend in bf16: every op's shapes and types fit a GPU too. */
 static void
-test_plan_in_bf16 (void)
+plan_in (fx_dtype compute)
 {
   g_autofree char *model = flux_test_model ();
-  fx_backend *b = fx_plan_new (FX_BF16);
+  fx_backend *b = fx_plan_new (compute);
   g_autoptr (GError) error = NULL;
 
   if (model == NULL)
@@ -321,6 +321,19 @@ test_plan_in_bf16 (void)
     flux_vae_free (vae);
   }
   fx_backend_free (b);
+}
+
+static void
+test_plan_in_bf16 (void)
+{
+  plan_in (FX_BF16);
+}
+
+/* Matrices of fp16 and of fp32 meet only where they may. */
+static void
+test_plan_in_fp16 (void)
+{
+  plan_in (FX_F16);
 }
 
 int
@@ -342,5 +355,6 @@ main (int argc, char **argv)
   g_test_add_func (
       "/vae/fingerprint-needs-no-weights", test_fingerprint_needs_no_weights);
   g_test_add_func ("/vae/plan-in-bf16", test_plan_in_bf16);
+  g_test_add_func ("/vae/plan-in-fp16", test_plan_in_fp16);
   return g_test_run ();
 }

@@ -167,11 +167,44 @@ test_threads (void)
   g_assert_cmpstr (fx_error_message (), ==, "of this thread");
 }
 
+/* Beside fp16 a residual stream may be fp32; what one kernel reads and writes may not
+ * differ. */
+static void
+test_types (void)
+{
+  fx_backend *b = fx_plan_new (FX_F16);
+  float f[1024] = {0};
+  fx_mat half = fx_mat_new (f, 8, 64, FX_F16), wide = fx_mat_new (f, 8, 64, FX_F32);
+  fx_mat brain = fx_mat_new (f, 8, 64, FX_BF16), none = {0};
+  fx_weight w = {.n = 64, .k = 64, .qtype = FX_Q_NONE, .dtype = FX_F16, .data = f};
+  fx_attn a = {4, 16, 1.0f};
+  fx_lora l = {f, f, NULL, NULL, 64, 1.0f};
+
+  test_ok (fx_gemm (b, half, half, &w, false));
+  test_ok (fx_gemm (b, wide, wide, &w, false));
+  test_ok (fx_adaln (b, half, NULL, wide, f, f, 0));
+  test_ok (fx_gate_residual (b, wide, wide, half, f));
+  test_ok (fx_act_fwd (b, wide, half, half, FX_ACT_SILU));
+  expect (fx_gemm (b, brain, half, &w, false), FX_ERR_SHAPE, "y is BF16");
+  expect (fx_gemm (b, wide, half, &w, false), FX_ERR_SHAPE,
+      "gemm: y is F32 where the others are F16");
+  expect (fx_gemm_dgrad (b, wide, half, &w, false), FX_ERR_SHAPE, "dx is F32");
+  expect (fx_lora_fwd (b, wide, half, half, &l, 1), FX_ERR_SHAPE, "lora: y is F32");
+  expect (fx_attention (b, half, NULL, half, wide, half, &a), FX_ERR_SHAPE, "k is F32");
+  expect (fx_adaln_bwd (b, half, half, wide, f, f), FX_ERR_SHAPE, "dx is F16");
+  expect (fx_gate_residual (b, half, wide, half, f), FX_ERR_SHAPE, "out is F16");
+  expect (fx_act_fwd (b, half, half, wide, FX_ACT_SILU), FX_ERR_SHAPE, "mul is F32");
+  expect (fx_act_bwd (b, half, wide, half, FX_ACT_SILU), FX_ERR_SHAPE, "dy is F32");
+  expect (fx_mse (b, NULL, none, half, half, 1, 1), FX_ERR_SHAPE, "loss is NULL");
+  fx_backend_free (b);
+}
+
 int
 main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
   g_test_add_func ("/dispatch/errors-name-op-and-shapes", test_shapes);
+  g_test_add_func ("/dispatch/types-that-do-not-go-together", test_types);
   g_test_add_func ("/dispatch/arena", test_arena);
   g_test_add_func ("/dispatch/plan", test_plan);
   g_test_add_func ("/dispatch/absent-backends", test_absent);
