@@ -1,25 +1,34 @@
 /* kernels/cuda/arch.cu: which of the module's codes runs. SPDX-License-Identifier:
- * LGPL-2.1-or-later */
+ * LGPL-2.1-or-later
+ *
+ * The code itself is asked: attributes of a function say less clearly what PTX that the
+ * driver has compiled was made for. */
 #include "kernels/cuda/common.cuh"
 
 static __global__ void
-probe (void)
+probe (int *arch)
 {
+#ifdef __CUDA_ARCH__
+  *arch = __CUDA_ARCH__ / 10;
+#endif
 }
 
 extern "C" int
 fxc_compiled_arch (fx_cuda *c, int *arch)
 {
-  cudaFuncAttributes a;
-  cudaError_t e = cudaFuncGetAttributes (&a, probe);
+  int *device = NULL;
+  cudaError_t e;
 
-  if (e == cudaErrorNoKernelImageForDevice || e == cudaErrorUnsupportedPtxVersion) {
-    cudaGetLastError ();
+  FXC_TRY (c, cudaMalloc ((void **)&device, sizeof *device));
+  probe<<<1, 1>>> (device);
+  e = cudaGetLastError ();
+  if (e == cudaSuccess)
+    e = cudaMemcpy (arch, device, sizeof *device, cudaMemcpyDeviceToHost);
+  cudaFree (device);
+  if (e == cudaErrorNoKernelImageForDevice || e == cudaErrorUnsupportedPtxVersion)
     return c->error (FX_ERR_DEVICE,
-        "cuda: the module has no code for this GPU: build it with its architecture in "
-        "gpu_archs");
-  }
+        "cuda: the module has no code for this GPU: build it with the GPU's architecture "
+        "in gpu_archs");
   FXC_TRY (c, e);
-  *arch = a.ptxVersion;
   return FX_OK;
 }
