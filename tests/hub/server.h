@@ -1,0 +1,51 @@
+/* tests/hub/server.h: a small Hub on loopback, for tests. SPDX-License-Identifier:
+ * LGPL-2.1-or-later
+ *
+ * One model repository, tests/tiny, of one commit. Endpoints, as huggingface_hub uses
+ * them: GET /api/models/REPO/revision/REV      {"id", "sha"}            hf_api.py
+ * model_info GET /api/models/REPO/tree/COMMIT       files, a page each       hf_api.py
+ * list_repo_tree GET, HEAD /REPO/resolve/REV/PATH       file_download.py
+ * get_hf_file_metadata: X-Repo-Commit, ETag; of LFS files 302 to /cdn/... on the second
+ * port with X-Linked-Etag and X-Linked-Size Written on sockets, not on libsoup, so that
+ * the client is not tested with its own kind, and so that connections can be cut where a
+ * test wants. */
+#pragma once
+
+#include <gio/gio.h>
+
+#define TEST_HUB_REPO "tests/tiny"
+#define TEST_HUB_COMMIT "0123456789abcdef0123456789abcdef01234567"
+
+typedef struct {
+  char *path;
+  GBytes *bytes;
+  gboolean is_lfs;
+  char *etag;
+} TestHubFile;
+
+typedef struct {
+  GSocketService *service;
+  GMainContext *context;
+  GMainLoop *loop;
+  GThread *thread;
+  guint16 port, cdn_port;
+  GPtrArray *files; /* TestHubFile */
+  GMutex lock;
+  GPtrArray *log; /* "PORT METHOD PATH RANGE AUTHORIZATION"; lock */
+  /* What goes wrong; set before requests are made. */
+  guint status;           /* of resolve, instead of the file */
+  const char *error_code; /* X-Error-Code with it */
+  gint n_status;          /* how often; -1: always; atomic */
+  const char *retry_after;
+  gint n_cut; /* atomic: bodies that stop after cut_after bytes */
+  gsize cut_after;
+  gboolean stall; /* ... and then keep the connection, silent */
+  gboolean corrupt, longer, no_ranges;
+} TestHub;
+
+TestHub *test_hub_new (void);
+void test_hub_free (TestHub *self);
+void test_hub_add (
+    TestHub *self, const char *path, gconstpointer data, gsize length, gboolean is_lfs);
+/* Lines of the log that hold text. */
+guint test_hub_count (TestHub *self, const char *text);
