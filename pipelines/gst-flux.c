@@ -17,6 +17,7 @@
 
 #include "pipelines/overrides.h"
 #include "pipelines/progress.h"
+#include "pipelines/pull.h"
 
 typedef struct {
   GstElement *pipeline;
@@ -208,7 +209,7 @@ main (int argc, char **argv)
                                 "FILE"},
       {"version", 'v', 0, G_OPTION_ARG_NONE, &version, "Print the version", NULL},
       {G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &words, NULL,
-          "PIPELINE [element.property=value ...]"},
+          "PIPELINE [element.property=value ...] | pull hf://user/name"},
       {NULL}};
   g_autoptr (GOptionContext) context = g_option_context_new (NULL);
   Runner self = {0};
@@ -229,6 +230,8 @@ main (int argc, char **argv)
     fputs (help, stderr);
     return 2;
   }
+  if (strcmp (words[0], "pull") == 0)
+    return gst_flux_pull (words);
   self.pipeline = build (words, &error);
   if (self.pipeline == NULL)
     goto failed;
