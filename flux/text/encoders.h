@@ -47,9 +47,15 @@ typedef struct _FluxT5 FluxT5;
 gboolean flux_t5_config_read (const char *dir, FluxT5Config *c, GError **error);
 FluxT5 *flux_t5_load (const char *dir, fx_backend *b, fx_qtype qtype,
     FluxProgressFunc progress, gpointer data, GError **error);
+/* T5-XXL, FLUX.1's, without a file: its weights have room and no values. For the plan
+ * backend and for measurements, which fill them. */
+FluxT5 *flux_t5_new_planned (fx_backend *b, fx_qtype qtype, GError **error);
 void flux_t5_free (FluxT5 *self);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxT5, flux_t5_free)
 const FluxT5Config *flux_t5_get_config (FluxT5 *self);
+const fx_arena *flux_t5_get_weights (FluxT5 *self);
+/* On the device: weights, and room for the longest text so far. */
+gsize flux_t5_get_bytes (FluxT5 *self);
 /* ids [tokens] -> embeds, host [tokens, d_model]; every token is seen, padding included.
  */
 gboolean flux_t5_encode (

@@ -143,7 +143,7 @@ load_model (FluxLoader *loader, gpointer model, GError **error)
   const FluxT5Config *c = &self->config;
   const char *table = "shared.weight", *tied = "encoder.embed_tokens.weight";
 
-  if (flux_safetensors_lookup (loader->file, table) == NULL &&
+  if (loader->file != NULL && flux_safetensors_lookup (loader->file, table) == NULL &&
       flux_safetensors_lookup (loader->file, tied) != NULL)
     table = tied;
   if (!flux_load_table (loader, table, c->vocabulary, c->d_model, &self->tokens, error))
@@ -170,35 +170,68 @@ load_relative (FluxT5 *self, FluxSafetensors *file, GError **error)
   return flux_tensor_to_f32 (t, self->relative, error);
 }
 
+static FluxT5 *
+t5_new (fx_backend *b)
+{
+  FluxT5 *self = g_new0 (FluxT5, 1);
+
+  self->backend = b;
+  fx_arena_init (&self->weights, b, "T5 weights");
+  fx_arena_init (&self->work, b, "T5 work");
+  return self;
+}
+
+/* T5-XXL in fp32 would take 19 GB of a host's memory, and expanding bf16 as it is used
+ * costs little. */
+static gboolean
+load_from (FluxT5 *self, FluxLoader *loader, GError **error)
+{
+  loader->backend = self->backend;
+  loader->arena = &self->weights;
+  loader->compute = self->backend->compute;
+  loader->keep_dtype = self->backend->compute == FX_F32;
+  loader->what = "T5";
+  self->layers = g_new0 (T5Layer, (gsize)self->config.layers);
+  return flux_loader_run (loader, load_model, self, error);
+}
+
 FluxT5 *
 flux_t5_load (const char *dir, fx_backend *b, fx_qtype qtype, FluxProgressFunc progress,
     gpointer data, GError **error)
 {
   g_autoptr (FluxSafetensors) file = NULL;
-  g_autoptr (FluxT5) self = g_new0 (FluxT5, 1);
-  /* T5-XXL in fp32 would take 19 GB of a host's memory, and expanding bf16 as it is used
-   * costs little. */
-  FluxLoader loader = {.backend = b,
-      .arena = &self->weights,
-      .qtype = qtype,
-      .compute = b->compute,
-      .keep_dtype = b->compute == FX_F32,
-      .what = "T5",
-      .progress = progress,
-      .progress_data = data};
+  g_autoptr (FluxT5) self = t5_new (b);
+  FluxLoader loader = {.qtype = qtype, .progress = progress, .progress_data = data};
 
-  self->backend = b;
-  fx_arena_init (&self->weights, b, "T5 weights");
-  fx_arena_init (&self->work, b, "T5 work");
   if (!flux_t5_config_read (dir, &self->config, error))
     return NULL;
-  self->layers = g_new0 (T5Layer, (gsize)self->config.layers);
   file = flux_safetensors_open (dir, error);
   if (file == NULL)
     return NULL;
   loader.file = file;
-  if (!load_relative (self, file, error) ||
-      !flux_loader_run (&loader, load_model, self, error))
+  if (!load_relative (self, file, error) || !load_from (self, &loader, error))
+    return NULL;
+  return g_steal_pointer (&self);
+}
+
+/* text_encoder_2/config.json of black-forest-labs/FLUX.1-dev. */
+FluxT5 *
+flux_t5_new_planned (fx_backend *b, fx_qtype qtype, GError **error)
+{
+  g_autoptr (FluxT5) self = t5_new (b);
+  FluxLoader loader = {.qtype = qtype};
+
+  self->config = (FluxT5Config){.d_model = 4096,
+      .d_kv = 64,
+      .d_ff = 10240,
+      .heads = 64,
+      .layers = 24,
+      .vocabulary = 32128,
+      .buckets = 32,
+      .max_distance = 128,
+      .eps = 1e-6f};
+  self->relative = g_new0 (float, (gsize)self->config.buckets *(gsize)self->config.heads);
+  if (!load_from (self, &loader, error))
     return NULL;
   return g_steal_pointer (&self);
 }
@@ -219,6 +252,18 @@ const FluxT5Config *
 flux_t5_get_config (FluxT5 *self)
 {
   return &self->config;
+}
+
+const fx_arena *
+flux_t5_get_weights (FluxT5 *self)
+{
+  return &self->weights;
+}
+
+gsize
+flux_t5_get_bytes (FluxT5 *self)
+{
+  return self->weights.size + self->work.size;
 }
 
 /* ---- running ---- */

@@ -69,6 +69,23 @@ read_factor (
   return TRUE;
 }
 
+/* vae/config.json of black-forest-labs/FLUX.1-dev. */
+void
+flux_vae_config_init (FluxVaeConfig *c)
+{
+  *c = (FluxVaeConfig){.in_channels = 3,
+      .out_channels = 3,
+      .latent_channels = 16,
+      .channels = {128, 256, 512, 512},
+      .n_blocks = 4,
+      .layers = 2,
+      .groups = 32,
+      .attention = TRUE,
+      .scaling_factor = 0.3611f,
+      .shift_factor = 0.1159f,
+      .sample_size = 1024};
+}
+
 gboolean
 flux_vae_config_read (const char *dir, FluxVaeConfig *c, GError **error)
 {

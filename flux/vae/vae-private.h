@@ -23,6 +23,8 @@ typedef struct {
 
 /* dir: the vae folder. */
 gboolean flux_vae_config_read (const char *dir, FluxVaeConfig *c, GError **error);
+/* FLUX.1's own. */
+void flux_vae_config_init (FluxVaeConfig *c);
 
 typedef struct {
   const float *weight, *bias;

@@ -61,36 +61,62 @@ load_parts (FluxLoader *loader, gpointer model, GError **error)
          flux_vae_load_decoder (loader, &self->config, &self->decoder, error);
 }
 
+static FluxVae *
+vae_new (fx_backend *b, FluxVaeParts parts)
+{
+  FluxVae *self = g_new0 (FluxVae, 1);
+
+  self->backend = b;
+  self->dtype = fx_residual_dtype (b->compute);
+  self->parts = parts;
+  fx_arena_init (&self->weights, b, "VAE weights");
+  fx_arena_init (&self->work, b, "VAE work");
+  return self;
+}
+
+/* Takes the VAE over. */
+static FluxVae *
+load_from (FluxVae *vae, FluxLoader *loader, GError **error)
+{
+  g_autoptr (FluxVae) self = vae;
+
+  loader->backend = self->backend;
+  loader->arena = &self->weights;
+  loader->qtype = FX_Q_NONE;
+  loader->compute = self->dtype;
+  loader->what = "VAE";
+  self->info = info_of (&self->config);
+  if (!flux_loader_run (loader, load_parts, self, error))
+    return NULL;
+  return g_steal_pointer (&self);
+}
+
 FluxVae *
 flux_vae_load (const char *dir, fx_backend *b, FluxVaeParts parts,
     FluxProgressFunc progress, gpointer data, GError **error)
 {
   g_autofree char *folder = find_folder (dir);
   g_autoptr (FluxSafetensors) file = NULL;
-  g_autoptr (FluxVae) self = g_new0 (FluxVae, 1);
-  FluxLoader loader = {.backend = b,
-      .arena = &self->weights,
-      .qtype = FX_Q_NONE,
-      .compute = fx_residual_dtype (b->compute),
-      .what = "VAE",
-      .progress = progress,
-      .progress_data = data};
+  g_autoptr (FluxVae) self = vae_new (b, parts);
+  FluxLoader loader = {.progress = progress, .progress_data = data};
 
-  self->backend = b;
-  self->dtype = loader.compute;
-  self->parts = parts;
-  fx_arena_init (&self->weights, b, "VAE weights");
-  fx_arena_init (&self->work, b, "VAE work");
   if (!flux_vae_config_read (folder, &self->config, error))
     return NULL;
-  self->info = info_of (&self->config);
   file = flux_safetensors_open (folder, error);
   if (file == NULL)
     return NULL;
   loader.file = file;
-  if (!flux_loader_run (&loader, load_parts, self, error))
-    return NULL;
-  return g_steal_pointer (&self);
+  return load_from (g_steal_pointer (&self), &loader, error);
+}
+
+FluxVae *
+flux_vae_new_planned (fx_backend *b, FluxVaeParts parts, GError **error)
+{
+  FluxVae *self = vae_new (b, parts);
+  FluxLoader loader = {.file = NULL};
+
+  flux_vae_config_init (&self->config);
+  return load_from (self, &loader, error);
 }
 
 void
@@ -107,6 +133,18 @@ const FluxVaeInfo *
 flux_vae_get_info (FluxVae *self)
 {
   return &self->info;
+}
+
+const fx_arena *
+flux_vae_get_weights (FluxVae *self)
+{
+  return &self->weights;
+}
+
+gsize
+flux_vae_get_bytes (FluxVae *self)
+{
+  return self->weights.size + self->work.size;
 }
 
 /* Room for a pass; memory grows with the largest image so far. */

@@ -27,9 +27,15 @@ gboolean flux_vae_read_info (const char *dir, FluxVaeInfo *info, GError **error)
 char *flux_vae_fingerprint (const char *dir, GError **error);
 FluxVae *flux_vae_load (const char *dir, fx_backend *b, FluxVaeParts parts,
     FluxProgressFunc progress, gpointer data, GError **error);
+/* FLUX.1's VAE without a file: its weights have room and no values. For the plan backend
+ * and for measurements, which fill them. */
+FluxVae *flux_vae_new_planned (fx_backend *b, FluxVaeParts parts, GError **error);
 void flux_vae_free (FluxVae *self);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxVae, flux_vae_free)
 const FluxVaeInfo *flux_vae_get_info (FluxVae *self);
+const fx_arena *flux_vae_get_weights (FluxVae *self);
+/* On the device: weights, and room for the largest picture so far. */
+gsize flux_vae_get_bytes (FluxVae *self);
 
 /* rgb: rows of `stride` bytes, height and width multiples of downscale. moments: host
  * buffer [2 * latent_channels, height / downscale, width / downscale]: mean, then logvar

@@ -16,23 +16,32 @@ typedef struct {
   int out_width, channels;
 } shape;
 
-template <typename T>
+/* A thread copies V channels of one tap of one pixel; a band has fewer than 2^31
+ * elements. */
+template <typename T, int V>
 static __global__ void
-patches (T *out, const T *x, int64_t ld, shape s, int64_t first_pixel, int64_t pixels)
+patches (T *out, const T *x, int64_t ld, shape s, int first_pixel, int pixels)
 {
-  const int k = s.c.kernel, per_pixel = k * k * s.channels;
-  const int64_t i = blockIdx.x * (int64_t)THREADS + threadIdx.x;
-  const int64_t p = i / per_pixel;
-  const int at = (int)(i % per_pixel), ch = at % s.channels, tap = at / s.channels;
+  const int k = s.c.kernel, groups = s.channels / V;
+  const int i = (int)(blockIdx.x * THREADS + threadIdx.x);
+  const int at = i / groups, ch = i % groups * V, p = at / (k * k), tap = at % (k * k);
 
   if (p >= pixels)
     return;
-  const int64_t pixel = first_pixel + p;
-  const int row = (int)(pixel / s.out_width) * s.c.stride - s.c.pad_top + tap / k;
-  const int col = (int)(pixel % s.out_width) * s.c.stride - s.c.pad_left + tap % k;
-  const bool inside = row >= 0 && row < s.c.height && col >= 0 && col < s.c.width;
+  const int pixel = first_pixel + p;
+  const int row = pixel / s.out_width * s.c.stride - s.c.pad_top + tap / k;
+  const int col = pixel % s.out_width * s.c.stride - s.c.pad_left + tap % k;
+  pack<T, V> v;
 
-  out[i] = inside ? x[((int64_t)row * s.c.width + col) * ld + ch] : from_f<T> (0);
+  if (row >= 0 && row < s.c.height && col >= 0 && col < s.c.width) {
+    v = *reinterpret_cast<const pack<T, V> *> (
+        &x[((int64_t)row * s.c.width + col) * ld + ch]);
+  } else {
+#pragma unroll
+    for (int j = 0; j < V; j++)
+      v.v[j] = from_f<T> (0);
+  }
+  *reinterpret_cast<pack<T, V> *> (out + (int64_t)i * V) = v;
 }
 
 /* A warp makes all (few) output channels of one pixel. */
@@ -78,8 +87,15 @@ bands (fx_cuda *c, fx_mat y, fx_mat x, const fx_weight *w, shape s)
     int64_t n = y.rows - first < band ? y.rows - first : band;
 
     FXC_WITH_TYPE (c, x.dtype, {
-      patches<T><<<fxc_blocks (n * w->k, THREADS), THREADS, 0, c->queue.stream>>> (
-          (T *)scratch, (const T *)x.p, x.ld, s, first, n);
+      constexpr int V = 16 / sizeof (T);
+
+      if (fxc_aligned (x, sizeof (T)))
+        patches<T, V>
+            <<<fxc_blocks (n * w->k / V, THREADS), THREADS, 0, c->queue.stream>>> (
+                (T *)scratch, (const T *)x.p, x.ld, s, (int)first, (int)n);
+      else
+        patches<T, 1><<<fxc_blocks (n * w->k, THREADS), THREADS, 0, c->queue.stream>>> (
+            (T *)scratch, (const T *)x.p, x.ld, s, (int)first, (int)n);
     })
     FXC_TRY (c, cudaGetLastError ());
     FX_TRY (fxc_gemm (&c->base, fx_rows (y, first, n),

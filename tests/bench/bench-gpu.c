@@ -10,20 +10,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "flux/text/encoders.h"
 #include "flux/train/trainer.h"
+#include "flux/vae/vae.h"
 #include "tests/bench/floor.h"
 #include "tests/bench/profile.h"
 #include "tests/bench/random-model.h"
 
 enum { ACCUMULATE = 4, MAX_TIMES = 64 };
 
-typedef enum { TRAIN, FORWARD, LEARN, FLOOR } Kind;
+typedef enum { TRAIN, FORWARD, LEARN, FLOOR, VAE, T5 } Kind;
 
 typedef struct {
   const char *name;
   Kind kind;
   fx_qtype qtype;
-  gboolean recompute;
+  gboolean recompute; /* VAE: encode */
   int width, height, text;
   int repeats; /* optimiser steps, or forward passes */
   int budget;  /* MiB, 0: none */
@@ -39,6 +41,10 @@ static const Case cases[] = {
     {"nf4-forward-512x768", FORWARD, FX_Q_NF4, FALSE, 512, 768, 512, 15},
     {"nf4-forward-1024x1024", FORWARD, FX_Q_NF4, FALSE, 1024, 1024, 512, 15},
     {"bf16-forward-1024x1024", FORWARD, FX_Q_NONE, FALSE, 1024, 1024, 512, 15},
+    {"vae-decode-1024x1024", VAE, FX_Q_NONE, FALSE, 1024, 1024, 0, 10},
+    {"vae-encode-1024x1024", VAE, FX_Q_NONE, TRUE, 1024, 1024, 0, 10},
+    {"t5-int8-77", T5, FX_Q_INT8, FALSE, 0, 0, 77, 10},
+    {"t5-bf16-512", T5, FX_Q_NONE, FALSE, 0, 0, 512, 10},
     {"learn", LEARN, FX_Q_NF4, TRUE, 512, 768, 77, 50},
     {"floor-512x768", FLOOR, FX_Q_NONE, FALSE, 512, 768, 77, 10},
     {"floor-1024x1024", FLOOR, FX_Q_NONE, FALSE, 1024, 1024, 512, 5},
@@ -50,6 +56,9 @@ typedef struct {
   FluxTrainer *trainer;
   FluxLora *lora;
   FluxRun *run;
+  FluxVae *vae;
+  FluxT5 *t5;
+  fx_backend *backend;
   FluxTrial trials[ACCUMULATE];
   FluxInput in;
   float *out;
@@ -136,11 +145,11 @@ open_model (Bench *b)
 {
   GError *error = NULL;
   gint64 start = g_get_monotonic_time ();
-  fx_backend *backend = flux_backend_new (0, FX_N_DTYPES, &error);
   FluxTransformer *t;
 
-  check (backend != NULL, error);
-  t = random_transformer (backend, b->c->qtype, &error);
+  b->backend = flux_backend_new (0, FX_N_DTYPES, &error);
+  check (b->backend != NULL, error);
+  t = random_transformer (b->backend, b->c->qtype, &error);
   check (t != NULL, error);
   b->model = flux_model_new_for (t);
   b->start_up = (double)(g_get_monotonic_time () - start) * 1e-6;
@@ -204,11 +213,77 @@ open_run (Bench *b)
 static gsize
 planned (Bench *b)
 {
-  gsize bytes = flux_transformer_get_bytes (flux_model_get_transformer (b->model));
+  gsize bytes;
+
+  if (b->vae != NULL)
+    return flux_vae_get_bytes (b->vae);
+  if (b->t5 != NULL)
+    return flux_t5_get_bytes (b->t5);
+  bytes = flux_transformer_get_bytes (flux_model_get_transformer (b->model));
 
   if (b->run != NULL)
     bytes += flux_run_get_bytes (b->run);
   return b->trainer != NULL ? flux_trainer_get_bytes (b->trainer) : bytes;
+}
+
+/* ---- the frozen models beside it ---- */
+
+/* recompute: the encoder, else the decoder. */
+static double
+vae_pass (Bench *b)
+{
+  const int w = b->c->width, h = b->c->height;
+  GError *error = NULL;
+
+  if (b->c->recompute)
+    check (flux_vae_encode (
+               b->vae, (const guint8 *)b->in.latents, w, h, 3 * w, b->out, &error),
+        error);
+  else
+    check (flux_vae_decode (b->vae, b->in.latents, w / 8, h / 8, b->out, &error), error);
+  return b->out[0];
+}
+
+static void
+open_vae (Bench *b)
+{
+  const gsize pixels = 3 * (gsize)b->c->width * (gsize)b->c->height;
+  GError *error = NULL;
+
+  b->backend = flux_backend_new (0, FX_N_DTYPES, &error);
+  check (b->backend != NULL, error);
+  b->vae = flux_vae_new_planned (
+      b->backend, b->c->recompute ? FLUX_VAE_ENCODER : FLUX_VAE_DECODER, &error);
+  check (
+      b->vae != NULL && random_arena (b->backend, flux_vae_get_weights (b->vae), &error),
+      error);
+  b->in.latents = random_normals (50, pixels);
+  b->out = g_new (float, pixels);
+}
+
+static double
+t5_pass (Bench *b)
+{
+  g_autofree gint32 *ids = g_new (gint32, (gsize)b->c->text);
+  GError *error = NULL;
+
+  for (int i = 0; i < b->c->text; i++)
+    ids[i] = 7 * i % 32128;
+  check (flux_t5_encode (b->t5, ids, b->c->text, b->out, &error), error);
+  return b->out[0];
+}
+
+static void
+open_t5 (Bench *b)
+{
+  GError *error = NULL;
+
+  b->backend = flux_backend_new (0, FX_N_DTYPES, &error);
+  check (b->backend != NULL, error);
+  b->t5 = flux_t5_new_planned (b->backend, b->c->qtype, &error);
+  check (b->t5 != NULL && random_arena (b->backend, flux_t5_get_weights (b->t5), &error),
+      error);
+  b->out = g_new (float, (gsize)b->c->text *(gsize)flux_t5_get_config (b->t5)->d_model);
 }
 
 /* ---- what is printed ---- */
@@ -236,9 +311,9 @@ measure (Bench *b, double (*round) (Bench *), double parts, gboolean profile)
   fflush (stdout);
   if (!profile)
     return;
-  profile_start (flux_model_get_backend (b->model));
+  profile_start (b->backend);
   round (b);
-  profile_stop (flux_model_get_backend (b->model), b->c->name, parts);
+  profile_stop (b->backend, b->c->name, parts);
 }
 
 /* The same four triples again and again: the loss has to fall at every tenth step. */
@@ -270,6 +345,11 @@ run_case (const Case *c, gboolean profile)
 
   if (c->kind == FLOOR)
     return floor_measure (c->name, c->width / 16 * c->height / 16, c->text, c->repeats);
+  if (c->kind == VAE || c->kind == T5) {
+    (c->kind == VAE ? open_vae : open_t5) (&b);
+    measure (&b, c->kind == VAE ? vae_pass : t5_pass, 1, profile);
+    return TRUE;
+  }
   open_model (&b);
   if (c->kind == FORWARD) {
     open_run (&b);

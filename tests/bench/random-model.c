@@ -212,6 +212,30 @@ fill_all (Pool *p, FluxTransformer *t)
   return fx_sync (p->b);
 }
 
+/* Normal numbers of 2 bytes over all of an arena. fp32 values in it become normal numbers
+ * too: their upper half is one. Signed bytes are any. */
+static int
+fill_arena (Pool *p, const fx_arena *a)
+{
+  pool_scale (p, 0.02f);
+  for (gsize i = 0; i < a->size; i += (gsize)PIECE * 2)
+    FX_TRY (fx_upload (p->b, a->base + i, p->bf16 + pool_place (p),
+        MIN ((gsize)PIECE * 2, a->size - i)));
+  return fx_sync (p->b);
+}
+
+gboolean
+random_arena (fx_backend *b, const fx_arena *arena, GError **error)
+{
+  Pool *pool = pool_new (b);
+  int status = fill_arena (pool, arena);
+
+  pool_free (pool);
+  if (status != FX_OK)
+    flux_error_from_fx (error, status, "Cannot make random weights");
+  return status == FX_OK;
+}
+
 FluxTransformer *
 random_transformer (fx_backend *b, fx_qtype qtype, GError **error)
 {

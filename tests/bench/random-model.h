@@ -9,6 +9,9 @@ G_BEGIN_DECLS
 /* A transformer of FLUX.1-dev's size whose weights are normal with a deviation of
  * 1 / sqrt (inputs), in qtype. NULL: *error says why. */
 FluxTransformer *random_transformer (fx_backend *b, fx_qtype qtype, GError **error);
+/* Normal numbers with a deviation of 0.02 all over an arena of 16-bit or fp32 weights;
+ * signed bytes in it get any value. */
+gboolean random_arena (fx_backend *b, const fx_arena *arena, GError **error);
 /* n normal numbers that depend on `which` alone. g_free() them. */
 float *random_normals (guint32 which, gsize n);
 
