@@ -19,7 +19,7 @@
 
 enum { ACCUMULATE = 4, MAX_TIMES = 64 };
 
-typedef enum { TRAIN, FORWARD, LEARN, FLOOR, VAE, T5 } Kind;
+typedef enum { TRAIN, FORWARD, LEARN, FLOOR, VAE, T5, EQUAL } Kind;
 
 typedef struct {
   const char *name;
@@ -46,6 +46,7 @@ static const Case cases[] = {
     {"t5-int8-77", T5, FX_Q_INT8, FALSE, 0, 0, 77, 10},
     {"t5-bf16-512", T5, FX_Q_NONE, FALSE, 0, 0, 512, 10},
     {"learn", LEARN, FX_Q_NF4, TRUE, 512, 768, 77, 50},
+    {"equal-512x768", EQUAL, FX_Q_NF4, TRUE, 512, 768, 77, 1},
     {"floor-512x768", FLOOR, FX_Q_NONE, FALSE, 512, 768, 77, 10},
     {"floor-1024x1024", FLOOR, FX_Q_NONE, FALSE, 1024, 1024, 512, 5},
 };
@@ -338,6 +339,62 @@ learn (Bench *b)
   return falls;
 }
 
+/* Gradients of two micro-batches in one way of running them. */
+static float *
+gradients (Bench *b, FluxRunMode mode, gboolean layer_major, gsize *n)
+{
+  const Case *c = b->c;
+  FluxTransformer *t = flux_model_get_transformer (b->model);
+  g_autoptr (FluxLora) lora = NULL;
+  g_autoptr (FluxRun) run = NULL;
+  FluxMicro micros[2];
+  double losses[2];
+  float *host;
+  GError *error = NULL;
+
+  lora = flux_lora_new (
+      flux_transformer_get_config (t), b->backend, 4, 4, "attention", TRUE, &error);
+  check (lora != NULL && flux_lora_init_gaussian (lora, 1, &error), error);
+  *n = flux_lora_n_flat (lora);
+  check (fx_zero (b->backend, flux_lora_gradients (lora), *n * sizeof (float)) == FX_OK,
+      NULL);
+  run = flux_run_new (
+      t, mode, c->text, c->width / 16 * c->height / 16, 2, &lora, 1, &error);
+  check (run != NULL, error);
+  for (int i = 0; i < 2; i++) {
+    micros[i] = (FluxMicro){.in = b->in, .target = b->trials[2 + i].noise, .weight = 1};
+    micros[i].in.latents = b->trials[i].noise;
+    micros[i].in.timestep = b->trials[i].sigma;
+  }
+  check (flux_run_gradients (run, micros, 2, 0.5f, layer_major, losses, &error), error);
+  host = g_new (float, *n);
+  check (fx_download (
+             b->backend, host, flux_lora_gradients (lora), *n * sizeof (float)) == FX_OK,
+      NULL);
+  return host;
+}
+
+/* Block by block equals one after the other, and stored equals recomputed, bit for bit.
+ */
+static gboolean
+equal (Bench *b)
+{
+  gsize n, i = 0;
+  g_autofree float *first = gradients (b, FLUX_RUN_RECOMPUTE, TRUE, &n);
+  g_autofree float *sequential = gradients (b, FLUX_RUN_RECOMPUTE, FALSE, &n);
+  g_autofree float *stored = gradients (b, FLUX_RUN_STORE, TRUE, &n);
+  gboolean same[] = {memcmp (first, sequential, n * sizeof (float)) == 0,
+      memcmp (first, stored, n * sizeof (float)) == 0};
+
+  while (i < n && first[i] == 0)
+    i++;
+  printf ("%s: gradients of two micro-batches, %s; block by block and one after the "
+          "other %s, recomputed and stored %s\n",
+      b->c->name, i < n ? "not zero" : "ALL ZERO", same[0] ? "the same bits" : "DIFFER",
+      same[1] ? "the same bits" : "DIFFER");
+  return i < n && same[0] && same[1];
+}
+
 static gboolean
 run_case (const Case *c, gboolean profile)
 {
@@ -356,6 +413,8 @@ run_case (const Case *c, gboolean profile)
     measure (&b, forward, 1, profile);
     return TRUE;
   }
+  if (c->kind == EQUAL)
+    return equal (&b);
   open_trainer (&b, c->kind == LEARN ? 1e-3 : 1e-4);
   if (c->kind == LEARN)
     return learn (&b);
