@@ -3,9 +3,10 @@
  *
  * Patches of a band of output rows are laid out as [pixels, kernel * kernel * channels]
  * and multiplied with the weights; the band is as high as BAND_BYTES of patches allow, so
- * that a large picture needs no gigabytes. A 1 x 1 convolution needs no patches. Three
- * output channels (the last layer) do not fit a tensor-core product's alignment and have
- * a kernel of their own. */
+ * that a large picture needs no gigabytes. A 1 x 1 convolution needs no patches. Rows of
+ * patches and weights are filled up with zeros where a tensor-core product's alignment
+ * asks for it (three input channels: the first layer). Three output channels (the last
+ * layer) have a kernel of their own. */
 #include "kernels/cuda/weight.cuh"
 
 #define THREADS 256
@@ -14,6 +15,7 @@
 typedef struct {
   fx_conv c;
   int out_width, channels;
+  int row; /* elements of a pixel's patch, zeros after the last tap included */
 } shape;
 
 /* A thread copies V channels of one tap of one pixel; a band has fewer than 2^31
@@ -22,9 +24,10 @@ template <typename T, int V>
 static __global__ void
 patches (T *out, const T *x, int64_t ld, shape s, int first_pixel, int pixels)
 {
-  const int k = s.c.kernel, groups = s.channels / V;
+  const int k = s.c.kernel, row_packs = s.row / V;
   const int i = (int)(blockIdx.x * THREADS + threadIdx.x);
-  const int at = i / groups, ch = i % groups * V, p = at / (k * k), tap = at % (k * k);
+  const int p = i / row_packs, at = i % row_packs * V;
+  const int tap = at / s.channels, ch = at % s.channels;
 
   if (p >= pixels)
     return;
@@ -33,7 +36,7 @@ patches (T *out, const T *x, int64_t ld, shape s, int first_pixel, int pixels)
   const int col = pixel % s.out_width * s.c.stride - s.c.pad_left + tap % k;
   pack<T, V> v;
 
-  if (row >= 0 && row < s.c.height && col >= 0 && col < s.c.width) {
+  if (tap < k * k && row >= 0 && row < s.c.height && col >= 0 && col < s.c.width) {
     v = *reinterpret_cast<const pack<T, V> *> (
         &x[((int64_t)row * s.c.width + col) * ld + ch]);
   } else {
@@ -74,6 +77,23 @@ narrow (T *y, int64_t ldy, const T *x, int64_t ld, fxc_weight w, const float *bi
   }
 }
 
+/* w with rows of `row` elements, the last of them zeros. */
+static int
+widen (fx_cuda *c, fx_weight *w, int row)
+{
+  const size_t size = fx_dtype_size (w->dtype), pitch = (size_t)row * size;
+  void *wide;
+
+  FX_TRY (fxc_scratch (c, FXC_SCRATCH_PARTIAL, (size_t)w->n * pitch, &wide));
+  FXC_TRY (c, cudaMemsetAsync (wide, 0, (size_t)w->n * pitch, c->queue.stream));
+  FXC_TRY (c,
+      cudaMemcpy2DAsync (wide, pitch, w->data, (size_t)w->k * size, (size_t)w->k * size,
+          (size_t)w->n, cudaMemcpyDeviceToDevice, c->queue.stream));
+  w->data = wide;
+  w->k = row;
+  return FX_OK;
+}
+
 static int
 bands (fx_cuda *c, fx_mat y, fx_mat x, const fx_weight *w, shape s)
 {
@@ -108,12 +128,15 @@ int
 fxc_conv2d (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w, const fx_conv *conv)
 {
   fx_cuda *c = fxc (b);
-  shape s = {*conv, 0, (int)x.cols};
-  const size_t align = 16 / fx_dtype_size (x.dtype);
+  shape s = {*conv, 0, (int)x.cols, 0};
+  const int align = 16 / (int)fx_dtype_size (x.dtype);
+  fx_weight wide = *w;
 
   s.out_width =
       (conv->width + conv->pad_left + conv->pad_right - conv->kernel) / conv->stride + 1;
-  if ((size_t)w->n % align != 0 || (size_t)w->k % align != 0) {
+  s.row = ((int)w->k + align - 1) / align * align;
+  if (w->n % align != 0 ||
+      (s.row != w->k && (w->qtype != FX_Q_NONE || w->dtype != x.dtype))) {
     FXC_WITH_TYPE (c, x.dtype, {
       narrow<T><<<fxc_blocks (y.rows * 32, THREADS), THREADS, 0, c->queue.stream>>> (
           (T *)y.p, y.ld, (const T *)x.p, x.ld, fxc_weight_of (w), w->bias, s, y.rows);
@@ -122,5 +145,7 @@ fxc_conv2d (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w, const fx_conv
   }
   if (conv->kernel == 1 && conv->stride == 1)
     return fxc_gemm (b, y, x, w, false);
-  return bands (c, y, x, w, s);
+  if (s.row != w->k)
+    FX_TRY (widen (c, &wide, s.row));
+  return bands (c, y, x, &wide, s);
 }

@@ -364,18 +364,18 @@ frozen_ops (side gpu, side cpu, double bound)
 
   for (int stride = 1; stride <= 2; stride++) {
     int oh = stride == 1 ? h : h / 2, ow = stride == 1 ? wd : wd / 2;
-    for (int narrow = 0; narrow < 2; narrow++) {
-      int out = narrow ? 3 : n;
+    for (int kind = 0; kind < 3; kind++) { /* wide, three out of it, three into it */
+      int out = kind == 1 ? 3 : n, in = kind == 2 ? 3 : c;
       BOTH ("conv2d", oh * ow, out, bound, {
         fx_conv cv = {h, wd, 3, stride, stride == 1, stride == 1, 1, 1};
-        fx_mat wm = put (s, w, out, 9 * c, 0);
+        fx_mat wm = put (s, w, out, 9 * in, 0);
         fx_weight v = {.n = out,
-            .k = 9 * c,
+            .k = 9 * in,
             .dtype = s.type,
             .data = wm.p,
             .bias = put_bytes (s, bias, n * 4)};
         result = poisoned (s, oh * ow, out, 0);
-        st_ = fx_conv2d (s.b, result, put (s, x, h * wd, c, 0), &v, &cv);
+        st_ = fx_conv2d (s.b, result, put (s, x, h * wd, in, 0), &v, &cv);
       });
     }
   }
