@@ -53,6 +53,7 @@ read_prompts (GstFluxSamplerSrc *self, GError **error)
 gboolean
 gst_flux_sampler_src_prepare (GstFluxSamplerSrc *self, GError **error)
 {
+  g_autofree gchar *vae = NULL;
   FluxConfig config;
   int device;
 
@@ -67,8 +68,11 @@ gst_flux_sampler_src_prepare (GstFluxSamplerSrc *self, GError **error)
         "prompt a line.");
     return FALSE;
   }
-  if (self->model != NULL && (!flux_config_read (self->model, &config, error) ||
-                                 !flux_vae_read_info (self->model, &self->vae, error)))
+  /* A damaged VAE is found now, not when it is needed: after the last step. */
+  if (self->model != NULL &&
+      (!flux_config_read (self->model, &config, error) ||
+          !flux_vae_read_info (self->model, &self->vae, error) ||
+          (vae = flux_vae_fingerprint (self->model, error)) == NULL))
     return FALSE;
   if (self->merge && (self->every_steps > 0 || self->quantization != FX_Q_NONE)) {
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS, "%s",

@@ -101,6 +101,45 @@ gst_flux_sampler_src_set_caps (GstBaseSrc *base, GstCaps *caps)
   return gst_video_info_from_caps (&self->video, caps);
 }
 
+/* What the size that is asked for should have been, or NULL. */
+static GError *
+explain_size (GstCaps *wanted)
+{
+  const GstStructure *s = gst_caps_is_any (wanted) || gst_caps_is_empty (wanted)
+                              ? NULL
+                              : gst_caps_get_structure (wanted, 0);
+  gint width = SIDE_STEP, height = SIDE_STEP;
+
+  if (s == NULL)
+    return NULL;
+  gst_structure_get_int (s, "width", &width);
+  gst_structure_get_int (s, "height", &height);
+  if (width % SIDE_STEP == 0 && height % SIDE_STEP == 0)
+    return NULL;
+  return g_error_new (FLUX_ERROR, FLUX_ERROR_SETTINGS,
+      "A picture of %dx%d cannot be made: both sides must be multiples of %d, such as "
+      "%dx%d.",
+      width, height, SIDE_STEP, MAX (width / SIDE_STEP, 1) * SIDE_STEP,
+      MAX (height / SIDE_STEP, 1) * SIDE_STEP);
+}
+
+/* The base class says no more than "not negotiated". */
+static gboolean
+gst_flux_sampler_src_negotiate (GstBaseSrc *base)
+{
+  GstCaps *wanted;
+  GError *error;
+
+  if (GST_BASE_SRC_CLASS (parent_class)->negotiate (base))
+    return TRUE;
+  wanted = gst_pad_peer_query_caps (GST_BASE_SRC_PAD (base), NULL);
+  error = wanted != NULL ? explain_size (wanted) : NULL;
+  if (error != NULL)
+    gst_flux_post_error (base, error);
+  gst_clear_caps (&wanted);
+  return FALSE;
+}
+
 /* ---- time ---- */
 
 /* A still (0/1) lasts a second, as far as time lines go. */
@@ -339,6 +378,7 @@ gst_flux_sampler_src_class_init (GstFluxSamplerSrcClass *klass)
       "gst-flux <gst-flux@localhost>");
   gst_element_class_add_static_pad_template (element_class, &src_template);
 
+  src_class->negotiate = GST_DEBUG_FUNCPTR (gst_flux_sampler_src_negotiate);
   src_class->fixate = GST_DEBUG_FUNCPTR (gst_flux_sampler_src_fixate);
   src_class->set_caps = GST_DEBUG_FUNCPTR (gst_flux_sampler_src_set_caps);
   src_class->is_seekable = GST_DEBUG_FUNCPTR (gst_flux_sampler_src_is_seekable);

@@ -119,13 +119,11 @@ read_fields (FluxConfigJson *json, const char *path, FluxConfig *c, GError **err
 gboolean
 flux_config_read (const char *dir, FluxConfig *config, GError **error)
 {
-  g_autofree char *path = g_build_filename (dir, "transformer", "config.json", NULL);
+  g_autofree char *sub = g_build_filename (dir, "transformer", NULL);
+  g_autofree char *path = g_build_filename (
+      g_file_test (sub, G_FILE_TEST_IS_DIR) ? sub : dir, "config.json", NULL);
   g_autoptr (FluxConfigJson) json = NULL;
 
-  if (!g_file_test (path, G_FILE_TEST_EXISTS)) {
-    g_free (path);
-    path = g_build_filename (dir, "config.json", NULL);
-  }
   json = flux_config_json_read (path, error);
   if (json == NULL || !check_class (json, path, error))
     return FALSE;

@@ -6,14 +6,13 @@
 
 enum { MAX_SIDE = 1 << 15 /* pixels */ };
 
-/* The folder with the VAE's config.json: dir/vae or dir itself. */
+/* The VAE's folder: dir/vae, or dir itself. */
 static char *
 find_folder (const char *dir)
 {
   g_autofree char *sub = g_build_filename (dir, "vae", NULL);
-  g_autofree char *config = g_build_filename (sub, "config.json", NULL);
 
-  if (g_file_test (config, G_FILE_TEST_EXISTS))
+  if (g_file_test (sub, G_FILE_TEST_IS_DIR))
     return g_steal_pointer (&sub);
   return g_strdup (dir);
 }

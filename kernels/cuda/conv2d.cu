@@ -10,6 +10,7 @@
 #include "kernels/cuda/weight.cuh"
 
 #define THREADS 256
+#define FEW 4
 #define BAND_BYTES ((size_t)96 << 20)
 
 typedef struct {
@@ -47,7 +48,7 @@ patches (T *out, const T *x, int64_t ld, shape s, int first_pixel, int pixels)
   *reinterpret_cast<pack<T, V> *> (out + (int64_t)i * V) = v;
 }
 
-/* A warp makes all (few) output channels of one pixel. */
+/* A warp makes all (few) output channels of one pixel, up to FEW of them at a time. */
 template <typename T>
 static __global__ void
 narrow (T *y, int64_t ldy, const T *x, int64_t ld, fxc_weight w, const float *bias,
@@ -58,8 +59,8 @@ narrow (T *y, int64_t ldy, const T *x, int64_t ld, fxc_weight w, const float *bi
 
   if (pixel >= pixels)
     return;
-  for (int n = 0; n < w.n; n++) {
-    float sum = 0;
+  for (int n = 0; n < w.n; n += FEW) {
+    float sum[FEW] = {};
 
     for (int tap = 0; tap < k * k; tap++) {
       const int row = (int)(pixel / s.out_width) * s.c.stride - s.c.pad_top + tap / k;
@@ -67,13 +68,23 @@ narrow (T *y, int64_t ldy, const T *x, int64_t ld, fxc_weight w, const float *bi
 
       if (row < 0 || row >= s.c.height || col < 0 || col >= s.c.width)
         continue;
-      for (int ch = lane; ch < s.channels; ch += 32)
-        sum = fmaf (to_f (x[((int64_t)row * s.c.width + col) * ld + ch]),
-            fxc_element (w, (int64_t)n * w.k + tap * s.channels + ch), sum);
+      for (int ch = lane; ch < s.channels; ch += 32) {
+        const float v = to_f (x[((int64_t)row * s.c.width + col) * ld + ch]);
+
+#pragma unroll
+        for (int j = 0; j < FEW; j++)
+          if (n + j < w.n)
+            sum[j] =
+                fmaf (v, fxc_element (w, (n + j) * w.k + tap * s.channels + ch), sum[j]);
+      }
     }
-    sum = warp_sum (sum);
-    if (lane == 0)
-      y[pixel * ldy + n] = from_f<T> (sum + (bias != NULL ? bias[n] : 0));
+#pragma unroll
+    for (int j = 0; j < FEW; j++) {
+      const float total = warp_sum (sum[j]);
+
+      if (lane == 0 && n + j < w.n)
+        y[pixel * ldy + n + j] = from_f<T> (total + (bias != NULL ? bias[n + j] : 0));
+    }
   }
 }
 

@@ -384,6 +384,11 @@ frozen_ops (side gpu, side cpu, double bound)
     st_ = fx_groupnorm (s.b, result, put (s, x, h * wd, c, 0), 16,
         put_bytes (s, g, c * 4), put_bytes (s, bb, c * 4), 1e-6f, true);
   });
+  BOTH ("groupnorm, odd", h * wd, 20, bound, {
+    result = poisoned (s, h * wd, 20, 0);
+    st_ = fx_groupnorm (s.b, result, put (s, x, h * wd, 20, 0), 4,
+        put_bytes (s, g, 20 * 4), put_bytes (s, bb, 20 * 4), 1e-6f, false);
+  });
   BOTH ("upsample2", 4 * h * wd, c, 0, {
     result = poisoned (s, 4 * h * wd, c, 0);
     st_ = fx_upsample2 (s.b, result, put (s, x, h * wd, c, 0), h, wd);

@@ -458,52 +458,6 @@ test_merge (void)
 
 /* ---- what goes wrong ---- */
 
-static void
-test_errors (void)
-{
-  const gchar *lines[][2] = {
-      {"prompt=x loras=/nowhere.safetensors", "/nowhere.safetensors"},
-      {"prompt=x loras=/nowhere.safetensors:abc", "'abc'"},
-      {"prompt=x loras=/nowhere.safetensors:", "''"},
-      {"prompt=x loras=/no:where", "/no:where"}, {"prompt=x loras=,", "loras"},
-      {"prompt-location=/nowhere.txt", "/nowhere.txt"},
-      {"prompt=x merge=true", "quantization=none"}, {"prompt=x device=abacus", "abacus"},
-      {"prompt=x every-steps=5", "fluxtrainsink"}};
-
-  for (guint i = 0; i < G_N_ELEMENTS (lines); i++) {
-    TestRun run;
-
-    test_run_init (&run, "fluxsamplersrc model=%s %s ! fakesink", model, lines[i][0]);
-    g_assert_cmpint (gst_element_set_state (run.pipeline, GST_STATE_PAUSED), ==,
-        GST_STATE_CHANGE_FAILURE);
-    g_assert_cmpint (test_run_until_end (&run), ==, GST_MESSAGE_ERROR);
-    test_run_stop (&run);
-    g_assert_cmpuint (run.n_errors, ==, 1);
-    g_assert_nonnull (strstr (run.error, lines[i][1]));
-    test_run_clear (&run);
-  }
-}
-
-/* An adapter that is none, or of another model. */
-static void
-test_bad_lora (void)
-{
-  TestRun run;
-
-  begin ();
-  g_assert_true (g_file_set_contents (at ("bad.safetensors"), "not one", -1, NULL));
-  test_run_init (&run,
-      "fluxsamplersrc name=train model=%s prompt=x loras=%s " FAST " ! fakesink", model,
-      at ("bad.safetensors"));
-  test_run_play (&run);
-  g_assert_cmpint (test_run_until_end (&run), ==, GST_MESSAGE_ERROR);
-  test_run_stop (&run);
-  g_assert_cmpuint (run.n_errors, ==, 1);
-  g_assert_nonnull (strstr (run.error, at ("bad.safetensors")));
-  test_run_clear (&run);
-  end ();
-}
-
 /* Stopping in the middle of a picture does not wait for its end. */
 static void
 test_interrupt (void)
@@ -538,8 +492,6 @@ add_tests (void)
   g_test_add_func ("/samplersrc/loras", test_loras);
   g_test_add_func ("/samplersrc/loras-while-playing", test_loras_while_playing);
   g_test_add_func ("/samplersrc/merge", test_merge);
-  g_test_add_func ("/samplersrc/errors", test_errors);
-  g_test_add_func ("/samplersrc/bad-lora", test_bad_lora);
   g_test_add_func ("/samplersrc/interrupt", test_interrupt);
 }
 
