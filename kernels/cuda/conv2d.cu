@@ -59,12 +59,14 @@ narrow (T *y, int64_t ldy, const T *x, int64_t ld, fxc_weight w, const float *bi
 
   if (pixel >= pixels)
     return;
+  const int top = (int)pixel / s.out_width * s.c.stride - s.c.pad_top;
+  const int left = (int)pixel % s.out_width * s.c.stride - s.c.pad_left;
+
   for (int n = 0; n < w.n; n += FEW) {
     float sum[FEW] = {};
 
     for (int tap = 0; tap < k * k; tap++) {
-      const int row = (int)(pixel / s.out_width) * s.c.stride - s.c.pad_top + tap / k;
-      const int col = (int)(pixel % s.out_width) * s.c.stride - s.c.pad_left + tap % k;
+      const int row = top + tap / k, col = left + tap % k;
 
       if (row < 0 || row >= s.c.height || col < 0 || col >= s.c.width)
         continue;
