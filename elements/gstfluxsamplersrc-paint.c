@@ -23,7 +23,10 @@ read_prompts (GstFluxSamplerSrc *self, GError **error)
 
   if (!g_file_get_contents (self->prompt_location, &text, &length, &failure)) {
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_NOT_FOUND,
-        "The prompts cannot be read: %s.", failure->message);
+        "The prompts cannot be read: %s. Set prompt-location to a text file with a "
+        "prompt "
+        "a line.",
+        failure->message);
     return FALSE;
   }
   if (!g_utf8_validate (text, (gssize)length, NULL)) {

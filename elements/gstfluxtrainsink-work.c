@@ -126,6 +126,20 @@ check_position (GstFluxTrainSink *self)
   flux_trainer_set_position (self->trainer, position);
 }
 
+/* A resumed run that has nothing to do ends as it is meant to; but was it meant? */
+static void
+check_steps_left (GstFluxTrainSink *self)
+{
+  guint64 max_steps = gst_flux_train_sink_get_max_steps (self);
+
+  if (self->resume_from != NULL && flux_trainer_get_step (self->trainer) >= max_steps)
+    GST_ELEMENT_WARNING (self, RESOURCE, SETTINGS,
+        ("'%s' has done all of its %" G_GUINT64_FORMAT
+         " steps: raise max-steps to go on training.",
+            self->resume_from, max_steps),
+        (NULL));
+}
+
 static gboolean
 open_trainer (GstFluxTrainSink *self, GError **error)
 {
@@ -154,6 +168,7 @@ open_trainer (GstFluxTrainSink *self, GError **error)
     return FALSE;
   }
   check_position (self);
+  check_steps_left (self);
   return TRUE;
 }
 

@@ -23,8 +23,8 @@ typedef struct {
   GstElement *pipeline;
   GMainLoop *loop;
   GstFluxProgress progress;
-  FILE *log; /* one JSON object a flux-step, or NULL */
-  guint n_signals;
+  FILE *log;                /* one JSON object a flux-step, or NULL */
+  guint n_signals, n_saved; /* Ctrl-C, flux-checkpoint */
   gint status;
 } Runner;
 
@@ -42,7 +42,7 @@ on_signal (gpointer data)
   Runner *self = data;
 
   if (self->n_signals++ == 0) {
-    say (self, "Stopping: saving what has been learnt (once more to stop at once).");
+    say (self, "Stopping and saving (once more to stop at once).");
     gst_element_send_event (self->pipeline, gst_event_new_eos ());
   } else {
     self->status = 130;
@@ -101,6 +101,14 @@ on_warning (Runner *self, GstMessage *message)
   say (self, line);
 }
 
+/* After Ctrl-C: whether there is anything to go on from. */
+static void
+tell_if_nothing_saved (Runner *self)
+{
+  if (self->n_signals > 0 && self->status == 0 && self->n_saved == 0)
+    say (self, "Stopped before there was anything to save.");
+}
+
 static gboolean
 on_message (GstBus *bus, GstMessage *message, gpointer data)
 {
@@ -117,6 +125,8 @@ on_message (GstBus *bus, GstMessage *message, gpointer data)
       on_warning (self, message);
       break;
     default:
+      if (gst_message_has_name (message, "flux-checkpoint"))
+        self->n_saved++;
       log_step (self, gst_message_get_structure (message));
       gst_flux_progress_message (&self->progress, message);
       break;
@@ -241,6 +251,7 @@ main (int argc, char **argv)
     return 1;
   }
   run (&self);
+  tell_if_nothing_saved (&self);
   gst_object_unref (self.pipeline);
   if (self.log != NULL)
     fclose (self.log);
