@@ -66,25 +66,48 @@ parse_lora (const gchar *text, gchar **path, gdouble *scale, GError **error)
   return TRUE;
 }
 
-gboolean
-gst_flux_painter_check_loras (const gchar *loras, GError **error)
+static void
+free_adapters (GArray *adapters)
+{
+  for (guint i = 0; i < adapters->len; i++) {
+    g_free (g_array_index (adapters, Adapter, i).path);
+    flux_lora_free (g_array_index (adapters, Adapter, i).lora);
+  }
+  g_array_unref (adapters);
+}
+
+static gboolean
+parse_list (const gchar *loras, GArray *adapters, GError **error)
 {
   gchar **list = loras != NULL ? g_strsplit (loras, ",", -1) : NULL;
   gboolean ok = TRUE;
 
   for (guint i = 0; ok && list != NULL && list[i] != NULL; i++) {
-    gchar *path = NULL;
-    gdouble scale;
+    Adapter a = {NULL};
 
-    ok = parse_lora (list[i], &path, &scale, error);
-    if (ok && !g_file_test (path, G_FILE_TEST_EXISTS)) {
-      ok = FALSE;
-      g_set_error (error, FLUX_ERROR, FLUX_ERROR_NOT_FOUND,
-          "There is no adapter '%s': loras names .safetensors files.", path);
-    }
-    g_free (path);
+    ok = parse_lora (list[i], &a.path, &a.scale, error);
+    if (ok)
+      g_array_append_val (adapters, a);
   }
   g_strfreev (list);
+  return ok;
+}
+
+gboolean
+gst_flux_painter_check_loras (const gchar *loras, GError **error)
+{
+  GArray *list = g_array_new (FALSE, FALSE, sizeof (Adapter));
+  gboolean ok = parse_list (loras, list, error);
+
+  for (guint i = 0; ok && i < list->len; i++) {
+    const gchar *path = g_array_index (list, Adapter, i).path;
+
+    ok = g_file_test (path, G_FILE_TEST_EXISTS);
+    if (!ok)
+      g_set_error (error, FLUX_ERROR, FLUX_ERROR_NOT_FOUND,
+          "There is no adapter '%s': loras names .safetensors files.", path);
+  }
+  free_adapters (list);
   return ok;
 }
 
@@ -127,16 +150,6 @@ load_lora (GstFluxPainter *self, const gchar *path, gboolean strict, GError **er
   return lora;
 }
 
-static void
-free_adapters (GArray *adapters)
-{
-  for (guint i = 0; i < adapters->len; i++) {
-    g_free (g_array_index (adapters, Adapter, i).path);
-    flux_lora_free (g_array_index (adapters, Adapter, i).lora);
-  }
-  g_array_unref (adapters);
-}
-
 /* The adapter that is loaded from this path, which then no longer holds it. */
 static FluxLora *
 take_loaded (GArray *adapters, const gchar *path)
@@ -159,23 +172,6 @@ same_adapters (const GArray *a, const GArray *b)
     same = strcmp (g_array_index (a, Adapter, i).path,
                g_array_index (b, Adapter, i).path) == 0;
   return same;
-}
-
-static gboolean
-parse_list (const gchar *loras, GArray *adapters, GError **error)
-{
-  gchar **list = loras != NULL ? g_strsplit (loras, ",", -1) : NULL;
-  gboolean ok = TRUE;
-
-  for (guint i = 0; ok && list != NULL && list[i] != NULL; i++) {
-    Adapter a = {NULL};
-
-    ok = parse_lora (list[i], &a.path, &a.scale, error);
-    if (ok)
-      g_array_append_val (adapters, a);
-  }
-  g_strfreev (list);
-  return ok;
 }
 
 /* Loads what is new and gives it to the sampler; takes `list`. With the model's lock. */

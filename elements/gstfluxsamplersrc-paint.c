@@ -23,9 +23,8 @@ read_prompts (GstFluxSamplerSrc *self, GError **error)
 
   if (!g_file_get_contents (self->prompt_location, &text, &length, &failure)) {
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_NOT_FOUND,
-        "The prompts cannot be read: %s. Set prompt-location to a text file with a "
-        "prompt "
-        "a line.",
+        "The prompts cannot be read: %s. "
+        "Set prompt-location to a text file with a prompt a line.",
         failure->message);
     return FALSE;
   }
@@ -56,7 +55,6 @@ read_prompts (GstFluxSamplerSrc *self, GError **error)
 gboolean
 gst_flux_sampler_src_prepare (GstFluxSamplerSrc *self, GError **error)
 {
-  g_autofree gchar *vae = NULL;
   FluxConfig config;
   int device;
 
@@ -72,10 +70,9 @@ gst_flux_sampler_src_prepare (GstFluxSamplerSrc *self, GError **error)
     return FALSE;
   }
   /* A damaged VAE is found now, not when it is needed: after the last step. */
-  if (self->model != NULL &&
-      (!flux_config_read (self->model, &config, error) ||
-          !flux_vae_read_info (self->model, &self->vae, error) ||
-          (vae = flux_vae_fingerprint (self->model, error)) == NULL))
+  if (self->model != NULL && (!flux_config_read (self->model, &config, error) ||
+                                 !flux_vae_read_info (self->model, &self->vae, error) ||
+                                 !flux_vae_check (self->model, error)))
     return FALSE;
   if (self->merge && (self->every_steps > 0 || self->quantization != FX_Q_NONE)) {
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS, "%s",

@@ -93,8 +93,7 @@ resume (Fetch *self, GError **error)
     if (n < 0)
       return write_error (self, error);
     if (g_cancellable_is_cancelled (self->hub->cancellable)) {
-      g_set_error (error, FLUX_ERROR, FLUX_ERROR_CANCELLED, "stopped");
-      return FALSE;
+      return flux_hub_cancelled (error);
     }
     g_checksum_update (self->sum, buffer, n);
     self->done += (guint64)n;
@@ -145,11 +144,8 @@ read_body (Fetch *self, GInputStream *body, guint64 end, GError **error)
       return FALSE;
     flux_hub_count (self->hub, n);
   }
-  if (n == 0 && self->done < end) {
-    g_set_error (
-        error, G_IO_ERROR, G_IO_ERROR_PARTIAL_INPUT, "the connection was closed");
-    return FALSE;
-  }
+  if (n == 0 && self->done < end)
+    return flux_hub_cut_off (error);
   return n == 0;
 }
 

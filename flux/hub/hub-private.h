@@ -52,6 +52,11 @@ void flux_hub_count (FluxHub *self, gint64 bytes);
 gboolean flux_hub_is_safe_path (const char *path);
 gboolean flux_hub_is_hex (const char *text, gsize digits);
 
+/* ---- hub.c: errors that several parts have; they return FALSE ---- */
+
+gboolean flux_hub_cancelled (GError **error);
+gboolean flux_hub_cut_off (GError **error); /* of G_IO_ERROR: worth another try */
+
 /* ---- request.c ---- */
 
 typedef struct _FluxHubSession FluxHubSession; /* used by the thread that made it */

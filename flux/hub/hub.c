@@ -15,6 +15,20 @@ typedef struct {
   GError *error;
 } Pull;
 
+gboolean
+flux_hub_cancelled (GError **error)
+{
+  g_set_error (error, FLUX_ERROR, FLUX_ERROR_CANCELLED, "stopped");
+  return FALSE;
+}
+
+gboolean
+flux_hub_cut_off (GError **error)
+{
+  g_set_error (error, G_IO_ERROR, G_IO_ERROR_PARTIAL_INPUT, "the connection was closed");
+  return FALSE;
+}
+
 static char *
 use_cache (Pull *self, GError **error)
 {
@@ -169,7 +183,7 @@ flux_hub_resolve (const char *location, FluxHubWant want, FluxProgressFunc progr
   if (g_cancellable_is_cancelled (self.hub.cancellable)) {
     g_clear_error (&self.error);
     g_clear_pointer (&self.path, g_free);
-    g_set_error (&self.error, FLUX_ERROR, FLUX_ERROR_CANCELLED, "stopped");
+    flux_hub_cancelled (&self.error);
   }
   flux_hub_clear (&self.hub);
   g_cond_clear (&self.cond);

@@ -37,10 +37,6 @@ typedef enum {
 
 /* Starts with "hf://". */
 gboolean flux_hub_is_uri (const char *location);
-/* Only looks at the text: FALSE with a sentence when it is no such URI. */
-gboolean flux_hub_check_uri (const char *uri, GError **error);
-/* The same repository, revision and path? */
-gboolean flux_hub_same_uri (const char *a, const char *b);
 
 /* The local path (a folder; a file for FLUX_HUB_LORA and for a path to a file), after
  * downloading what is not there. A location that is no hf:// is returned as it is.

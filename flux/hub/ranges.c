@@ -29,13 +29,6 @@ n_pieces (const Ranges *self)
   return (self->size - self->first + FLUX_HUB_CHUNK - 1) / FLUX_HUB_CHUNK;
 }
 
-static gboolean
-short_error (GError **error)
-{
-  g_set_error (error, G_IO_ERROR, G_IO_ERROR_PARTIAL_INPUT, "the connection was closed");
-  return FALSE;
-}
-
 /* Bytes from..from + length of the file; goes on where a connection broke. */
 static gboolean
 fetch_piece (Ranges *self, FluxHubSession *session, guint64 from, gsize length,
@@ -70,7 +63,7 @@ fetch_piece (Ranges *self, FluxHubSession *session, guint64 from, gsize length,
     if (got == length)
       return TRUE;
     if (failure == NULL)
-      short_error (&failure);
+      flux_hub_cut_off (&failure);
     if (!flux_hub_wait_retry (self->hub, &tries, &failure)) {
       g_propagate_error (error, failure);
       return FALSE;

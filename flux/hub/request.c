@@ -95,8 +95,7 @@ static gboolean
 cancelled (GError **error)
 {
   g_clear_error (error);
-  g_set_error (error, FLUX_ERROR, FLUX_ERROR_CANCELLED, "stopped");
-  return FALSE;
+  return flux_hub_cancelled (error);
 }
 
 gboolean

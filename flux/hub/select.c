@@ -17,11 +17,16 @@ typedef struct {
   GPtrArray *chosen; /* borrowed FluxHubFile */
 } Selection;
 
+static char *
+join (const char *folder, const char *name)
+{
+  return folder[0] != '\0' ? g_strconcat (folder, "/", name, NULL) : g_strdup (name);
+}
+
 static const FluxHubFile *
 find (const Selection *self, const char *folder, const char *name)
 {
-  g_autofree char *path =
-      folder[0] != '\0' ? g_strconcat (folder, "/", name, NULL) : g_strdup (name);
+  g_autofree char *path = join (folder, name);
 
   for (guint i = 0; i < self->listing->files->len; i++) {
     const FluxHubFile *file = self->listing->files->pdata[i];
@@ -69,12 +74,6 @@ has_folder (const Selection *self, const char *folder)
     if (inside (((FluxHubFile *)self->listing->files->pdata[i])->path, folder) != NULL)
       return TRUE;
   return FALSE;
-}
-
-static char *
-join (const char *folder, const char *name)
-{
-  return folder[0] != '\0' ? g_strconcat (folder, "/", name, NULL) : g_strdup (name);
 }
 
 /* ---- models ---- */

@@ -170,7 +170,7 @@ flux_hub_store_lock (FluxHub *hub, const char *etag, GError **error)
       return fd;
     if (g_cancellable_is_cancelled (hub->cancellable)) {
       close (fd);
-      g_set_error (error, FLUX_ERROR, FLUX_ERROR_CANCELLED, "stopped");
+      flux_hub_cancelled (error);
       return -1;
     }
     g_usleep (G_TIME_SPAN_SECOND / 20);

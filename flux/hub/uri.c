@@ -146,31 +146,6 @@ flux_hub_ref_clear (FluxHubRef *self)
   g_clear_pointer (&self->path, g_free);
 }
 
-gboolean
-flux_hub_check_uri (const char *uri, GError **error)
-{
-  FluxHubRef ref;
-  gboolean ok = flux_hub_ref_parse (&ref, uri, error);
-
-  flux_hub_ref_clear (&ref);
-  return ok;
-}
-
-gboolean
-flux_hub_same_uri (const char *a, const char *b)
-{
-  FluxHubRef x, y;
-  gboolean is_x = flux_hub_ref_parse (&x, a, NULL);
-  gboolean is_y = flux_hub_ref_parse (&y, b, NULL);
-  gboolean same = is_x && is_y && x.is_dataset == y.is_dataset &&
-                  strcmp (x.repo, y.repo) == 0 && strcmp (x.revision, y.revision) == 0 &&
-                  strcmp (x.path, y.path) == 0;
-
-  flux_hub_ref_clear (&x);
-  flux_hub_ref_clear (&y);
-  return same;
-}
-
 /* ---- the environment (constants.py of huggingface_hub) ---- */
 
 static const char *

@@ -48,6 +48,15 @@ flux_vae_fingerprint (const char *dir, GError **error)
   return file != NULL ? flux_safetensors_fingerprint (file) : NULL;
 }
 
+gboolean
+flux_vae_check (const char *dir, GError **error)
+{
+  g_autofree char *folder = find_folder (dir);
+  g_autoptr (FluxSafetensors) file = flux_safetensors_open (folder, error);
+
+  return file != NULL;
+}
+
 static gboolean
 load_parts (FluxLoader *loader, gpointer model, GError **error)
 {

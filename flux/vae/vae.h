@@ -25,6 +25,8 @@ gboolean flux_vae_read_info (const char *dir, FluxVaeInfo *info, GError **error)
 /* Identity of the VAE's file without reading its weights (flux_safetensors_fingerprint).
  */
 char *flux_vae_fingerprint (const char *dir, GError **error);
+/* Opens its file, header and sizes: a truncated one is an error. No weights are read. */
+gboolean flux_vae_check (const char *dir, GError **error);
 FluxVae *flux_vae_load (const char *dir, fx_backend *b, FluxVaeParts parts,
     FluxProgressFunc progress, gpointer data, GError **error);
 /* FLUX.1's VAE without a file: its weights have room and no values. For the plan backend

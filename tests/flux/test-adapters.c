@@ -5,21 +5,9 @@
 #include "flux/sample/sampler.h"
 #include "tests/testdata.h"
 #include "adapters-common.h"
+#include "golden.h"
 
 static const double FORWARD = 2e-5, DELTA = 1e-6, PSNR = 50;
-
-static float *
-floats (FluxSafetensors *file, const char *name, gsize *n)
-{
-  const FluxTensor *t = flux_safetensors_lookup (file, name);
-  float *x;
-
-  g_assert_nonnull (t);
-  x = g_new (float, t->n_elements);
-  g_assert_true (flux_tensor_to_f32 (t, x, NULL));
-  *n = t->n_elements;
-  return x;
-}
 
 /* ---- diffusers' forward ---- */
 
@@ -33,9 +21,9 @@ forward_all (Fixture *f, FluxLora *const *loras, guint n_loras, gsize n_out)
   g_autoptr (FluxRun) run =
       flux_run_new (f->t, FLUX_RUN_FORWARD, 7, 15, 1, loras, n_loras, &error);
   gsize n;
-  g_autofree float *latents = floats (io, "latents", &n);
-  g_autofree float *prompt = floats (io, "prompt_embeds", &n);
-  g_autofree float *pooled = floats (io, "pooled", &n);
+  g_autofree float *latents = golden_floats (io, "latents", &n);
+  g_autofree float *prompt = golden_floats (io, "prompt_embeds", &n);
+  g_autofree float *pooled = golden_floats (io, "pooled", &n);
   const FluxInput in = {.latents = latents,
       .grid_height = 3,
       .grid_width = 5,
@@ -86,8 +74,8 @@ test_files_give_diffusers_output (Fixture *f, gconstpointer data)
     g_assert_cmpstr (report.format, ==, cases[i].format);
     g_assert_cmpuint (report.n_left_out, ==, cases[i].left_out);
     g_assert_cmpuint (report.n_layers, ==, cases[i].layers);
-    expected = floats (want, name, &n);
-    plain = floats (want, "out.plain", &n);
+    expected = golden_floats (want, name, &n);
+    plain = golden_floats (want, "out.plain", &n);
     out = forward_all (f, &lora, 1, n);
     g_test_message ("%s: %g", name, test_relative (out, expected, n));
     g_assert_cmpfloat (test_relative (out, expected, n), <=, FORWARD);

@@ -10,6 +10,7 @@
 #include "flux/files/safetensors.h"
 #include "flux/sample/sampler.h"
 #include "flux/train/schedule.h"
+#include "golden.h"
 #include <glib/gstdio.h>
 
 static FluxSafetensors *
@@ -22,20 +23,6 @@ open_reference (void)
 
   g_assert_no_error (error);
   return file;
-}
-
-static float *
-floats (FluxSafetensors *file, const char *name, gsize *n)
-{
-  const FluxTensor *t = flux_safetensors_lookup (file, name);
-  float *x;
-
-  g_assert_nonnull (t);
-  x = g_new (float, t->n_elements);
-  g_assert_true (flux_tensor_to_f32 (t, x, NULL));
-  if (n != NULL)
-    *n = t->n_elements;
-  return x;
 }
 
 static const char *const kinds[] = {"constant", "constant_with_warmup", "linear",
@@ -96,8 +83,8 @@ test_densities (void)
     g_autofree char *draws_name = g_strconcat ("draws.", schemes[i], NULL);
     g_autofree char *name = g_strconcat ("density.", schemes[i], NULL);
     gsize n;
-    g_autofree float *draws = floats (file, draws_name, &n);
-    g_autofree float *want = floats (file, name, NULL);
+    g_autofree float *draws = golden_floats (file, draws_name, &n);
+    g_autofree float *want = golden_floats (file, name, NULL);
 
     for (gsize j = 0; j < n; j++)
       g_assert_cmpfloat_with_epsilon (
@@ -110,11 +97,11 @@ test_weights (void)
 {
   g_autoptr (FluxSafetensors) file = open_reference ();
   gsize n;
-  g_autofree float *sigmas = floats (file, "weighting.sigmas", &n);
+  g_autofree float *sigmas = golden_floats (file, "weighting.sigmas", &n);
 
   for (guint i = 0; i < G_N_ELEMENTS (schemes); i++) {
     g_autofree char *name = g_strconcat ("weighting.", schemes[i], NULL);
-    g_autofree float *want = floats (file, name, NULL);
+    g_autofree float *want = golden_floats (file, name, NULL);
 
     for (gsize j = 0; j < n; j++)
       g_assert_cmpfloat_with_epsilon (
@@ -140,8 +127,8 @@ test_sigmas (void)
       g_autofree char *stem = g_strdup_printf ("sched.%d.%d.%d", dynamic, tokens, steps);
       g_autofree char *a = g_strconcat (stem, ".sigmas", NULL);
       g_autofree char *b = g_strconcat (stem, ".timesteps", NULL);
-      g_autofree float *want_sigmas = floats (file, a, NULL);
-      g_autofree float *want_timesteps = floats (file, b, NULL);
+      g_autofree float *want_sigmas = golden_floats (file, a, NULL);
+      g_autofree float *want_timesteps = golden_floats (file, b, NULL);
       g_autofree float *sigmas = g_new (float, steps + 1);
       g_autofree float *timesteps = g_new (float, steps);
 

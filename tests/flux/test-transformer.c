@@ -3,6 +3,7 @@
  *
  * Reference values: tests/reference/make_transformer.py. */
 #include "transformer-common.h"
+#include "golden.h"
 
 static const double FORWARD = 2e-5, GRADIENT = 1e-4;
 
@@ -13,20 +14,6 @@ typedef struct {
   float *latents, *prompt_embeds, *pooled, *target;
   FluxMicro micro;
 } Small;
-
-static float *
-floats (FluxSafetensors *file, const char *name, gsize *n)
-{
-  const FluxTensor *t = flux_safetensors_lookup (file, name);
-  float *x;
-
-  g_assert_nonnull (t);
-  x = g_new (float, t->n_elements);
-  g_assert_true (flux_tensor_to_f32 (t, x, NULL));
-  if (n != NULL)
-    *n = t->n_elements;
-  return x;
-}
 
 static void
 set_up (Small *s)
@@ -39,10 +26,10 @@ set_up (Small *s)
   s->t = test_load (dir, s->b, FX_Q_NONE);
   s->reference = flux_safetensors_open (path, &error);
   g_assert_no_error (error);
-  s->latents = floats (s->reference, "latents", NULL);
-  s->prompt_embeds = floats (s->reference, "prompt_embeds", NULL);
-  s->pooled = floats (s->reference, "pooled", NULL);
-  s->target = floats (s->reference, "target", NULL);
+  s->latents = golden_floats (s->reference, "latents", NULL);
+  s->prompt_embeds = golden_floats (s->reference, "prompt_embeds", NULL);
+  s->pooled = golden_floats (s->reference, "pooled", NULL);
+  s->target = golden_floats (s->reference, "target", NULL);
   /* The settings in the file's metadata. */
   s->micro = (FluxMicro){.in = {.latents = s->latents,
                              .grid_height = 3,
@@ -115,7 +102,8 @@ static void
 check_forward (Small *s, FluxLora *const *loras, guint n_loras, const char *name)
 {
   gsize n;
-  g_autofree float *want = floats (s->reference, name, &n), *got = g_new (float, n);
+  g_autofree float *want = golden_floats (s->reference, name, &n),
+                   *got = g_new (float, n);
   g_autoptr (GError) error = NULL;
   g_autoptr (FluxRun) run =
       flux_run_new (s->t, FLUX_RUN_FORWARD, 7, 15, 1, loras, n_loras, &error);
@@ -148,8 +136,8 @@ test_adapter_on_every_layer_equals_peft (void)
   lora = load_adapter (&s, "adapter", first_metadata, FALSE);
   check_forward (&s, &lora, 1, "adapter.out");
   /* It would not have passed without the adapter. */
-  plain = floats (s.reference, "out", &n);
-  adapted = floats (s.reference, "adapter.out", &n);
+  plain = golden_floats (s.reference, "out", &n);
+  adapted = golden_floats (s.reference, "adapter.out", &n);
   g_assert_cmpfloat (test_relative (plain, adapted, n), >, 0.01);
   g_clear_pointer (&lora, flux_lora_free);
   tear_down (&s);
@@ -184,7 +172,7 @@ check_gradients (Small *s, FluxLora *lora)
     const FluxLoraSlot *slot = flux_lora_get_slot (lora, t->slot);
     g_autofree char *name = g_strdup_printf (
         "adapter.grad.transformer.%s.lora_%c.weight", slot->name, t->is_b ? 'B' : 'A');
-    g_autofree float *want = floats (s->reference, name, NULL);
+    g_autofree float *want = golden_floats (s->reference, name, NULL);
     double error;
     if (!slot->trainable)
       continue;
@@ -215,7 +203,7 @@ test_gradients_of_every_layer_equal_torch (gconstpointer data)
   g_assert_no_error (error);
   flux_run_gradients (run, &s.micro, 1, 1, TRUE, &got, &error);
   g_assert_no_error (error);
-  loss = floats (s.reference, "adapter.loss", NULL);
+  loss = golden_floats (s.reference, "adapter.loss", NULL);
   g_assert_cmpfloat (fabs (got / (double)loss[0] - 1), <=, 1e-5);
   check_gradients (&s, lora);
   g_clear_pointer (&run, flux_run_free);
