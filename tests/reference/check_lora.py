@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """diffusers loads a LoRA that fluxtrainsink wrote, and draws the picture fluxsamplersrc drew with it.
 
-Made as follows (the output stands in check_lora.out):
+Made as follows (the output for "red apple, openmoji style" and 7 stands in check_lora.out):
   examples/quickstart out
-  gst-launch-1.0 fluxsamplersrc model=MODEL_DIR quantization=none loras=out/openmoji.safetensors \
-      prompt=PROMPT seed=SEED max-sequence-length=32 num-buffers=1 \
+  gst-launch-1.0 fluxsamplersrc model=MODEL_DIR quantization=none text-quantization=none \
+      loras=out/openmoji.safetensors prompt=PROMPT seed=SEED max-sequence-length=32 num-buffers=1 \
       ! video/x-raw,width=128,height=128 ! pngenc ! filesink location=PICTURE
 """
 import math
