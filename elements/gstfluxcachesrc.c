@@ -308,14 +308,15 @@ install_properties (GObjectClass *klass)
       g_param_spec_string ("location", "Location", "Folder that fluxcachesink wrote",
           NULL, GST_FLUX_PARAM_READY));
   g_object_class_install_property (klass, PROP_EPOCHS,
-      g_param_spec_int ("epochs", "Epochs", "Passes over the samples; -1: endless", -1,
-          G_MAXINT, DEFAULT_EPOCHS, GST_FLUX_PARAM_READY));
+      g_param_spec_int ("epochs", "Epochs",
+          "Passes over the samples; -1: endless (passes, -1 or more)", -1, G_MAXINT,
+          DEFAULT_EPOCHS, GST_FLUX_PARAM_READY));
   g_object_class_install_property (klass, PROP_SHUFFLE,
       g_param_spec_boolean ("shuffle", "Shuffle", "Send each pass in an order of its own",
           DEFAULT_SHUFFLE, GST_FLUX_PARAM_READY));
   g_object_class_install_property (klass, PROP_SEED,
-      g_param_spec_uint64 ("seed", "Seed", "Seed of the orders", 0, G_MAXUINT64,
-          DEFAULT_SEED, GST_FLUX_PARAM_READY));
+      g_param_spec_uint64 ("seed", "Seed", "Seed of the orders (number, 0 or more)", 0,
+          G_MAXUINT64, DEFAULT_SEED, GST_FLUX_PARAM_READY));
 }
 
 static void

@@ -109,7 +109,7 @@ GParamSpec *
 gst_flux_param_spec_max_sequence_length (void)
 {
   return g_param_spec_uint ("max-sequence-length", "Max Sequence Length",
-      "Tokens of a prompt after padding and truncation", 1, 4096,
+      "Tokens of a prompt after padding and truncation (tokens, 1 to 4096)", 1, 4096,
       DEFAULT_MAX_SEQUENCE_LENGTH, GST_FLUX_PARAM_READY);
 }
 

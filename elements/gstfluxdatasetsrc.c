@@ -455,18 +455,20 @@ install_properties (GObjectClass *klass)
           "Send each epoch in an order of its own, by seed and epoch", DEFAULT_SHUFFLE,
           GST_FLUX_PARAM_READY));
   g_object_class_install_property (klass, PROP_SEED,
-      g_param_spec_uint64 ("seed", "Seed", "Seed of the orders", 0, G_MAXUINT64,
-          DEFAULT_SEED, GST_FLUX_PARAM_READY));
+      g_param_spec_uint64 ("seed", "Seed", "Seed of the orders (number, 0 or more)", 0,
+          G_MAXUINT64, DEFAULT_SEED, GST_FLUX_PARAM_READY));
   g_object_class_install_property (klass, PROP_REPEATS,
-      g_param_spec_uint ("repeats", "Repeats", "How often an epoch has each picture", 1,
-          1000000, DEFAULT_REPEATS, GST_FLUX_PARAM_READY));
+      g_param_spec_uint ("repeats", "Repeats",
+          "How often an epoch has each picture (times, 1 to 1000000)", 1, 1000000,
+          DEFAULT_REPEATS, GST_FLUX_PARAM_READY));
   g_object_class_install_property (klass, PROP_LOOP,
       g_param_spec_boolean ("loop", "Loop", "Send epoch after epoch without end",
           DEFAULT_LOOP, GST_FLUX_PARAM_READY));
   g_object_class_install_property (klass, PROP_N_SAMPLES,
       g_param_spec_uint ("n-samples", "Number of Samples",
-          "Pictures in the data set, without repeats; 0 below PAUSED", 0, G_MAXUINT, 0,
-          GST_FLUX_PARAM_READ));
+          "Pictures in the data set, without repeats; 0 below PAUSED (pictures, 0 or "
+          "more)",
+          0, G_MAXUINT, 0, GST_FLUX_PARAM_READ));
 }
 
 static void

@@ -161,19 +161,21 @@ install_size_properties (GObjectClass *klass)
   g_object_class_install_property (klass, PROP_WIDTH,
       g_param_spec_int ("width", "Width",
           "Width in pixels, a multiple of 16; not for buckets; 0: from the caps "
-          "downstream, the height, or the picture",
+          "downstream, the height, or the picture (pixels, 0 to 16384)",
           0, FLUX_CROP_MAX_SIDE, DEFAULT_WIDTH, GST_FLUX_PARAM_READY));
   g_object_class_install_property (klass, PROP_HEIGHT,
       g_param_spec_int ("height", "Height",
           "Height in pixels, a multiple of 16; not for buckets; 0: from the caps "
-          "downstream, the width, or the picture",
+          "downstream, the width, or the picture (pixels, 0 to 16384)",
           0, FLUX_CROP_MAX_SIDE, DEFAULT_HEIGHT, GST_FLUX_PARAM_READY));
   g_object_class_install_property (klass, PROP_MAX_AREA,
-      g_param_spec_int ("max-area", "Max Area", "Largest bucket in pixels", 256, 1 << 26,
+      g_param_spec_int ("max-area", "Max Area",
+          "Largest bucket in pixels (pixels, 256 to 67108864)", 256, 1 << 26,
           DEFAULT_MAX_AREA, GST_FLUX_PARAM_READY));
   g_object_class_install_property (klass, PROP_BUCKET_STEP,
       g_param_spec_int ("bucket-step", "Bucket Step",
-          "Sides of buckets are multiples of this many pixels, itself a multiple of 16",
+          "Sides of buckets are multiples of this many pixels, itself a multiple of 16 "
+          "(pixels, 16 to 4096)",
           16, 4096, DEFAULT_BUCKET_STEP, GST_FLUX_PARAM_READY));
 }
 
@@ -188,11 +190,13 @@ install_draw_properties (GObjectClass *klass)
           GST_TYPE_FLUX_IMAGE_FLIP, DEFAULT_FLIP, GST_FLUX_PARAM_READY));
   g_object_class_install_property (klass, PROP_VARIANTS,
       g_param_spec_uint ("variants", "Variants",
-          "How often each picture is sent, with random draws of its own each time", 1,
-          1024, DEFAULT_VARIANTS, GST_FLUX_PARAM_READY));
+          "How often each picture is sent, with random draws of its own each time "
+          "(times, 1 to 1024)",
+          1, 1024, DEFAULT_VARIANTS, GST_FLUX_PARAM_READY));
   g_object_class_install_property (klass, PROP_SEED,
-      g_param_spec_uint64 ("seed", "Seed", "Seed of random crops and flips", 0,
-          G_MAXUINT64, DEFAULT_SEED, GST_FLUX_PARAM_READY));
+      g_param_spec_uint64 ("seed", "Seed",
+          "Seed of random crops and flips (number, 0 or more)", 0, G_MAXUINT64,
+          DEFAULT_SEED, GST_FLUX_PARAM_READY));
 }
 
 void

@@ -379,12 +379,12 @@ install_properties (GObjectClass *klass)
           GST_TYPE_FLUX_IMAGE_ALPHA, DEFAULT_ALPHA, GST_FLUX_PARAM_PLAYING));
   g_object_class_install_property (klass, PROP_BACKGROUND,
       g_param_spec_uint ("background", "Background",
-          "Colour under transparent pictures, as 0xRRGGBB", 0, 0xffffff,
-          DEFAULT_BACKGROUND, GST_FLUX_PARAM_PLAYING));
+          "Colour under transparent pictures, as 0xRRGGBB (colour, 0 to 16777215)", 0,
+          0xffffff, DEFAULT_BACKGROUND, GST_FLUX_PARAM_PLAYING));
   g_object_class_install_property (klass, PROP_MAX_PIXELS,
       g_param_spec_uint64 ("max-pixels", "Max Pixels",
           "Largest picture in pixels, against files that unpack to more than memory "
-          "holds; the default is PIL's; 0: no limit",
+          "holds; the default is PIL's; 0: no limit (pixels, 0 or more)",
           0, G_MAXUINT64, FLUX_IMAGE_MAX_PIXELS, GST_FLUX_PARAM_PLAYING));
   g_object_class_install_property (klass, PROP_ON_ERROR,
       g_param_spec_enum ("on-error", "On Error",

@@ -200,8 +200,8 @@ install_model (GObjectClass *klass)
           NULL, GST_FLUX_PARAM_PLAYING));
   g_object_class_install_property (klass, PROP_LORA_SCALE,
       g_param_spec_double ("lora-scale", "LoRA Scale",
-          "Multiplies the scales in loras, from the next picture on", -G_MAXFLOAT,
-          G_MAXFLOAT, 1, GST_FLUX_PARAM_PLAYING | GST_PARAM_CONTROLLABLE));
+          "Multiplies the scales in loras, from the next picture on (factor, any)",
+          -G_MAXFLOAT, G_MAXFLOAT, 1, GST_FLUX_PARAM_PLAYING | GST_PARAM_CONTROLLABLE));
   g_object_class_install_property (klass, PROP_STRICT,
       g_param_spec_boolean ("strict", "Strict",
           "Tensors of an adapter that fit no layer are an error; FALSE: a warning, and "
@@ -229,14 +229,15 @@ install_picture (GObjectClass *klass)
           NULL, GST_FLUX_PARAM_READY));
   g_object_class_install_property (klass, PROP_SEED,
       g_param_spec_uint64 ("seed", "Seed",
-          "Picture n, from 0, has seed + n; previews all have seed", 0, G_MAXUINT64, 0,
-          GST_FLUX_PARAM_PLAYING));
+          "Picture n, from 0, has seed + n; previews all have seed (number, 0 or more)",
+          0, G_MAXUINT64, 0, GST_FLUX_PARAM_PLAYING));
   g_object_class_install_property (klass, PROP_STEPS,
-      g_param_spec_int ("steps", "Steps", "Denoising steps", 1, 1000, DEFAULT_STEPS,
-          GST_FLUX_PARAM_PLAYING));
+      g_param_spec_int ("steps", "Steps", "Denoising steps (steps, 1 to 1000)", 1, 1000,
+          DEFAULT_STEPS, GST_FLUX_PARAM_PLAYING));
   g_object_class_install_property (klass, PROP_GUIDANCE,
-      g_param_spec_double ("guidance", "Guidance", "Guidance that the model is told", 0,
-          1000, DEFAULT_GUIDANCE, GST_FLUX_PARAM_PLAYING));
+      g_param_spec_double ("guidance", "Guidance",
+          "Guidance that the model is told (scale, 0 to 1000)", 0, 1000, DEFAULT_GUIDANCE,
+          GST_FLUX_PARAM_PLAYING));
   g_object_class_install_property (klass, PROP_NOISE_DTYPE,
       g_param_spec_enum ("noise-dtype", "Noise Type",
           "Type that diffusers would draw the noise in: a seed gives another picture in "
@@ -245,7 +246,7 @@ install_picture (GObjectClass *klass)
   g_object_class_install_property (klass, PROP_EVERY_STEPS,
       g_param_spec_uint64 ("every-steps", "Every Steps",
           "Show previews of the trainer in this pipeline: at its first step and then "
-          "every that many; makes the source live; 0: no previews",
+          "every that many; makes the source live; 0: no previews (steps, 0 or more)",
           0, G_MAXINT64, 0, GST_FLUX_PARAM_READY));
   g_object_class_install_property (klass, PROP_TRAINER,
       g_param_spec_string ("trainer", "Trainer",

@@ -71,7 +71,7 @@ static GstStaticPadTemplate src_template =
 
 #define gst_flux_sampler_src_parent_class parent_class
 G_DEFINE_TYPE_WITH_CODE (GstFluxSamplerSrc, gst_flux_sampler_src, GST_TYPE_FLUX_SOURCE,
-    GST_DEBUG_CATEGORY_INIT (
+    G_IMPLEMENT_INTERFACE (GST_TYPE_PRESET, NULL) GST_DEBUG_CATEGORY_INIT (
         gst_flux_sampler_src_debug, "fluxsamplersrc", 0, "FLUX sampler"))
 GST_ELEMENT_REGISTER_DEFINE (
     fluxsamplersrc, "fluxsamplersrc", GST_RANK_NONE, GST_TYPE_FLUX_SAMPLER_SRC);

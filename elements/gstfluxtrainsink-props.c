@@ -314,17 +314,19 @@ install_data (GObjectClass *klass)
   add_enum (klass, PROP_MODE, "mode", "Mode", mode_get_type (), MODE_AUTO,
       "When to train: after EOS on everything, or on samples as they come");
   add_uint64 (klass, PROP_CHECKPOINT_INTERVAL, "checkpoint-interval",
-      "Checkpoint Interval", 0, 100, "Steps between checkpoints; 0: none on the way",
+      "Checkpoint Interval", 0, 100,
+      "Steps between checkpoints; 0: none on the way (steps, 0 or more)",
       GST_FLUX_PARAM_PLAYING);
   g_object_class_install_property (klass, PROP_CHECKPOINTS_LIMIT,
       g_param_spec_uint ("checkpoints-limit", "Checkpoints Limit",
-          "Checkpoints that are kept, the oldest go; 0: all", 0, G_MAXUINT, 0,
-          GST_FLUX_PARAM_READY));
+          "Checkpoints that are kept, the oldest go; 0: all (checkpoints, 0 or more)", 0,
+          G_MAXUINT, 0, GST_FLUX_PARAM_READY));
   g_object_class_install_property (klass, PROP_METER_TRIPLES,
       g_param_spec_uint ("meter-triples", "Meter Triples",
           "Fixed triples of image, noise and sigma whose mean loss is measured before "
           "and "
-          "after a one-shot training and posted as flux-meter; 0: none",
+          "after a one-shot training and posted as flux-meter; 0: none (triples, 0 to "
+          "65536)",
           0, 65536, 0, GST_FLUX_PARAM_READY));
 }
 
@@ -332,12 +334,13 @@ static void
 install_adapter (GObjectClass *klass, const FluxTrainConfig *c)
 {
   g_object_class_install_property (klass, PROP_RANK,
-      g_param_spec_int (
-          "rank", "Rank", "Rank of the adapter", 1, 1024, c->rank, GST_FLUX_PARAM_READY));
+      g_param_spec_int ("rank", "Rank", "Rank of the adapter (number, 1 to 1024)", 1,
+          1024, c->rank, GST_FLUX_PARAM_READY));
   g_object_class_install_property (klass, PROP_ALPHA,
       g_param_spec_float ("alpha", "Alpha",
-          "The adapter's effect is scaled by alpha / rank; 0: alpha = rank", 0, 65536, 0,
-          GST_FLUX_PARAM_READY));
+          "The adapter's effect is scaled by alpha / rank; 0: alpha = rank (number, 0 to "
+          "65536)",
+          0, 65536, 0, GST_FLUX_PARAM_READY));
   add_string (klass, PROP_TARGETS, "targets", "Targets", c->targets,
       "Layers that are adapted: attention, attention-all, all-linear, or suffixes of "
       "their names, separated by commas");
@@ -345,18 +348,19 @@ install_adapter (GObjectClass *klass, const FluxTrainConfig *c)
       c->optimizer, "Optimiser");
   g_object_class_install_property (klass, PROP_LEARNING_RATE,
       g_param_spec_double ("learning-rate", "Learning Rate",
-          "Learning rate, before the schedule's factor", 0, 10, c->learning_rate,
-          GST_FLUX_PARAM_PLAYING));
+          "Learning rate, before the schedule's factor (a step, 0 to 10)", 0, 10,
+          c->learning_rate, GST_FLUX_PARAM_PLAYING));
   add_double (klass, PROP_BETA1, "beta1", "Beta 1", 0, 1, c->beta1,
-      "Decay of the mean of the gradients");
+      "Decay of the mean of the gradients (factor, 0 to 1)");
   add_double (klass, PROP_BETA2, "beta2", "Beta 2", 0, 1, c->beta2,
-      "Decay of the mean of their squares");
+      "Decay of the mean of their squares (factor, 0 to 1)");
   add_double (klass, PROP_EPSILON, "epsilon", "Epsilon", 0, 1, c->epsilon,
-      "Added to the root of the mean of the squares");
+      "Added to the root of the mean of the squares (number, 0 to 1)");
   add_double (klass, PROP_WEIGHT_DECAY, "weight-decay", "Weight Decay", 0, 100,
-      c->weight_decay, "Decoupled weight decay");
+      c->weight_decay, "Decoupled weight decay (factor, 0 to 100)");
   add_double (klass, PROP_MAX_GRAD_NORM, "max-grad-norm", "Max Gradient Norm", 0,
-      G_MAXFLOAT, c->max_grad_norm, "Gradients are clipped to this L2 norm; 0: never");
+      G_MAXFLOAT, c->max_grad_norm,
+      "Gradients are clipped to this L2 norm; 0: never (norm, 0 or more)");
 }
 
 static void
@@ -365,17 +369,21 @@ install_schedule (GObjectClass *klass, const FluxTrainConfig *c)
   add_enum (klass, PROP_LR_SCHEDULER, "lr-scheduler", "Learning-Rate Scheduler",
       lr_scheduler_get_type (), c->lr_scheduler, "How the learning rate changes");
   add_uint64 (klass, PROP_WARMUP_STEPS, "warmup-steps", "Warm-up Steps", 0,
-      c->warmup_steps, "Steps over which the learning rate rises from 0",
+      c->warmup_steps,
+      "Steps over which the learning rate rises from 0 (steps, 0 or more)",
       GST_FLUX_PARAM_READY);
   add_double (klass, PROP_LR_NUM_CYCLES, "lr-num-cycles", "Learning-Rate Cycles", 0, 1e6,
-      c->lr_num_cycles, "Waves of cosine; whole ones of cosine-with-restarts");
+      c->lr_num_cycles,
+      "Waves of cosine; whole ones of cosine-with-restarts (cycles, 0 to 1000000)");
   add_double (klass, PROP_LR_POWER, "lr-power", "Learning-Rate Power", 0, 100,
-      c->lr_power, "Power of polynomial");
+      c->lr_power, "Power of polynomial (number, 0 to 100)");
   add_uint64 (klass, PROP_MAX_STEPS, "max-steps", "Max Steps", 1, c->max_steps,
-      "Optimiser steps, those before resuming included", GST_FLUX_PARAM_PLAYING);
+      "Optimiser steps, those before resuming included (steps, 1 or more)",
+      GST_FLUX_PARAM_PLAYING);
   g_object_class_install_property (klass, PROP_ACCUMULATE,
-      g_param_spec_uint ("accumulate", "Accumulate", "Samples an optimiser step", 1, 4096,
-          c->accumulate, GST_FLUX_PARAM_READY));
+      g_param_spec_uint ("accumulate", "Accumulate",
+          "Samples an optimiser step (samples, 1 to 4096)", 1, 4096, c->accumulate,
+          GST_FLUX_PARAM_READY));
   g_object_class_install_property (klass, PROP_GRADIENT_CHECKPOINTING,
       g_param_spec_boolean ("gradient-checkpointing", "Gradient Checkpointing",
           "Recompute each block's activations in the backward pass instead of keeping "
@@ -386,7 +394,7 @@ install_schedule (GObjectClass *klass, const FluxTrainConfig *c)
           "MiB of device memory that base, adapter and buffers may take, CUDA's own "
           "share "
           "included: fewer samples then go through the blocks together, which is slower "
-          "and gives the same result; 0: what the device has",
+          "and gives the same result; 0: what the device has (MiB, 0 or more)",
           0, G_MAXUINT, 0, GST_FLUX_PARAM_READY));
 }
 
@@ -394,21 +402,22 @@ static void
 install_draws (GObjectClass *klass, const FluxTrainConfig *c)
 {
   add_double (klass, PROP_GUIDANCE, "guidance", "Guidance", 0, 1000, c->guidance,
-      "Guidance that the model is told while training");
+      "Guidance that the model is told while training (scale, 0 to 1000)");
   add_double (klass, PROP_CAPTION_DROPOUT, "caption-dropout", "Caption Dropout", 0, 1,
-      c->caption_dropout, "Probability of the empty prompt instead of the caption");
+      c->caption_dropout,
+      "Probability of the empty prompt instead of the caption (probability, 0 to 1)");
   add_enum (klass, PROP_WEIGHTING_SCHEME, "weighting-scheme", "Weighting Scheme",
       weighting_get_type (), c->weighting, "How sigma is drawn and the loss weighted");
   add_double (klass, PROP_LOGIT_MEAN, "logit-mean", "Logit Mean", -100, 100,
-      c->logit_mean, "Mean of logit-normal");
+      c->logit_mean, "Mean of logit-normal (number, -100 to 100)");
   add_double (klass, PROP_LOGIT_STD, "logit-std", "Logit Deviation", 0, 100, c->logit_std,
-      "Standard deviation of logit-normal");
+      "Standard deviation of logit-normal (number, 0 to 100)");
   add_double (klass, PROP_MODE_SCALE, "mode-scale", "Mode Scale", -100, 100,
-      c->mode_scale, "Scale of mode");
+      c->mode_scale, "Scale of mode (scale, -100 to 100)");
   add_enum (klass, PROP_TIMESTEP_PRECISION, "timestep-precision", "Timestep Precision",
       timestep_precision_get_type (), c->timestep_precision, "Rounding of timesteps");
   add_uint64 (klass, PROP_SEED, "seed", "Seed", 0, c->seed,
-      "Seed of the adapter, the noise and the order of the samples",
+      "Seed of the adapter, the noise and the order of the samples (number, 0 or more)",
       GST_FLUX_PARAM_READY);
 }
 
@@ -428,11 +437,12 @@ gst_flux_train_sink_install_properties (GstFluxTrainSinkClass *klass)
   g_object_class_install_property (gobject_class, PROP_STATE,
       g_param_spec_enum ("state", "State", "What the element is doing", state_get_type (),
           STATE_IDLE, GST_FLUX_PARAM_READ));
-  add_uint64 (
-      gobject_class, PROP_STEP, "step", "Step", 0, 0, "Steps done", GST_FLUX_PARAM_READ);
+  add_uint64 (gobject_class, PROP_STEP, "step", "Step", 0, 0,
+      "Steps done (steps, 0 or more)", GST_FLUX_PARAM_READ);
   g_object_class_install_property (gobject_class, PROP_LOSS,
-      g_param_spec_double ("loss", "Loss", "Loss of the last step", -G_MAXDOUBLE,
-          G_MAXDOUBLE, 0, GST_FLUX_PARAM_READ));
+      g_param_spec_double ("loss", "Loss",
+          "Loss of the last step (mean squared error, any)", -G_MAXDOUBLE, G_MAXDOUBLE, 0,
+          GST_FLUX_PARAM_READ));
 }
 
 void

@@ -66,7 +66,7 @@ static GstStaticPadTemplate sink_template = GST_STATIC_PAD_TEMPLATE (
 
 #define gst_flux_train_sink_parent_class parent_class
 G_DEFINE_TYPE_WITH_CODE (GstFluxTrainSink, gst_flux_train_sink, GST_TYPE_BASE_SINK,
-    GST_DEBUG_CATEGORY_INIT (
+    G_IMPLEMENT_INTERFACE (GST_TYPE_PRESET, NULL) GST_DEBUG_CATEGORY_INIT (
         gst_flux_train_sink_debug, "fluxtrainsink", 0, "FLUX LoRA trainer"))
 GST_ELEMENT_REGISTER_DEFINE (
     fluxtrainsink, "fluxtrainsink", GST_RANK_NONE, GST_TYPE_FLUX_TRAIN_SINK);

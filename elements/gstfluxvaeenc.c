@@ -417,12 +417,13 @@ install_properties (GObjectClass *klass)
       klass, PROP_COMPUTE_DTYPE, gst_flux_param_spec_compute_dtype ());
   g_object_class_install_property (klass, PROP_CACHE_HITS,
       g_param_spec_uint64 ("cache-hits", "Cache Hits",
-          "Pictures whose posterior was found in the cache since PAUSED", 0, G_MAXUINT64,
-          0, GST_FLUX_PARAM_READ));
+          "Pictures whose posterior was found in the cache since PAUSED (pictures, 0 or "
+          "more)",
+          0, G_MAXUINT64, 0, GST_FLUX_PARAM_READ));
   g_object_class_install_property (klass, PROP_CACHE_MISSES,
       g_param_spec_uint64 ("cache-misses", "Cache Misses",
-          "Pictures that were encoded since PAUSED", 0, G_MAXUINT64, 0,
-          GST_FLUX_PARAM_READ));
+          "Pictures that were encoded since PAUSED (pictures, 0 or more)", 0, G_MAXUINT64,
+          0, GST_FLUX_PARAM_READ));
 }
 
 static void
