@@ -11,10 +11,13 @@
 #include "elements/gstfluxembed.h"
 #include "elements/gstfluximagecrop.h"
 #include "elements/gstfluximagedec.h"
+#include "elements/gstfluxmodelsink.h"
+#include "elements/gstfluxmodelsrc.h"
 #include "elements/gstfluxsamplemeta.h"
 #include "elements/gstfluxsamplersrc.h"
 #include "elements/gstfluxtrainsink.h"
 #include "elements/gstfluxvaeenc.h"
+#include "elements/gstfluxweights.h"
 
 static gboolean
 plugin_init (GstPlugin *plugin)
@@ -22,12 +25,15 @@ plugin_init (GstPlugin *plugin)
   gboolean ok = TRUE;
 
   gst_flux_sample_meta_register ();
+  gst_flux_weight_meta_register ();
   ok &= GST_ELEMENT_REGISTER (fluxcachesink, plugin);
   ok &= GST_ELEMENT_REGISTER (fluxcachesrc, plugin);
   ok &= GST_ELEMENT_REGISTER (fluxdatasetsrc, plugin);
   ok &= GST_ELEMENT_REGISTER (fluxembed, plugin);
   ok &= GST_ELEMENT_REGISTER (fluximagecrop, plugin);
   ok &= GST_ELEMENT_REGISTER (fluximagedec, plugin);
+  ok &= GST_ELEMENT_REGISTER (fluxmodelsink, plugin);
+  ok &= GST_ELEMENT_REGISTER (fluxmodelsrc, plugin);
   ok &= GST_ELEMENT_REGISTER (fluxsamplersrc, plugin);
   ok &= GST_ELEMENT_REGISTER (fluxtrainsink, plugin);
   ok &= GST_ELEMENT_REGISTER (fluxvaeenc, plugin);

@@ -34,6 +34,11 @@ gboolean flux_safetensors_read_index (
  */
 char *flux_safetensors_find (const char *path, GError **error);
 
+/* The header of a file of these tensors (whose data is not looked at), and where in the
+ * file the data of each begins: offsets [n]. path is for errors. NULL on error. */
+GString *flux_safetensors_layout (const char *path, const FluxTensorSource *tensors,
+    guint n, const char *const *metadata, gsize *offsets, GError **error);
+
 /* dtypes from largest alignment to smallest, as the reference writer sorts them. */
 extern const fx_dtype flux_safetensors_dtypes[FX_N_DTYPES];
 

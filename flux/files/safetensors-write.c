@@ -143,22 +143,50 @@ check_names (const FluxTensorSource *tensors, guint n, const char *path, GError 
   return TRUE;
 }
 
+/* The tensors in the order of the file; NULL on error. */
+static GArray *
+sort_entries (const char *path, const FluxTensorSource *tensors, guint n, GError **error)
+{
+  g_autoptr (GArray) entries = g_array_sized_new (FALSE, TRUE, sizeof (Entry), n);
+
+  if (!check_names (tensors, n, path, error))
+    return NULL;
+  g_array_set_size (entries, n);
+  for (guint i = 0; i < n; i++) {
+    if (!fill_entry (&g_array_index (entries, Entry, i), &tensors[i], path, error))
+      return NULL;
+  }
+  g_array_sort (entries, compare_entries);
+  return g_steal_pointer (&entries);
+}
+
+GString *
+flux_safetensors_layout (const char *path, const FluxTensorSource *tensors, guint n,
+    const char *const *metadata, gsize *offsets, GError **error)
+{
+  g_autoptr (GArray) entries = sort_entries (path, tensors, n, error);
+  GString *header = entries != NULL ? make_header (entries, metadata, path, error) : NULL;
+  gsize offset = header != NULL ? header->len : 0;
+
+  for (guint i = 0; header != NULL && i < n; i++) {
+    const Entry *e = &g_array_index (entries, Entry, i);
+
+    offsets[e->source - tensors] = offset;
+    offset += e->n_bytes;
+  }
+  return header;
+}
+
 gboolean
 flux_safetensors_write (const char *path, const FluxTensorSource *tensors, guint n,
     const char *const *metadata, GError **error)
 {
-  g_autoptr (GArray) entries = g_array_sized_new (FALSE, TRUE, sizeof (Entry), n);
+  g_autoptr (GArray) entries = sort_entries (path, tensors, n, error);
   g_autoptr (GString) header = NULL;
   g_autoptr (FluxReplace) file = NULL;
 
-  if (!check_names (tensors, n, path, error))
+  if (entries == NULL)
     return FALSE;
-  g_array_set_size (entries, n);
-  for (guint i = 0; i < n; i++) {
-    if (!fill_entry (&g_array_index (entries, Entry, i), &tensors[i], path, error))
-      return FALSE;
-  }
-  g_array_sort (entries, compare_entries);
   header = make_header (entries, metadata, path, error);
   if (header == NULL)
     return FALSE;
