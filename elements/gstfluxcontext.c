@@ -26,6 +26,8 @@ struct _GstFluxTraining {
   gboolean begun, ended, has_offer;
   GstFluxOffer offer;
   gchar *model_path;
+  GstFluxPictureFunc picture;
+  gpointer picture_data;
 };
 
 struct _GstFluxPreview {
@@ -156,6 +158,16 @@ gst_flux_training_reset (GstFluxTraining *self)
 {
   g_mutex_lock (&self->shared->lock);
   self->begun = self->ended = self->has_offer = FALSE;
+  g_mutex_unlock (&self->shared->lock);
+}
+
+void
+gst_flux_training_set_picture_func (
+    GstFluxTraining *self, GstFluxPictureFunc func, gpointer data)
+{
+  g_mutex_lock (&self->shared->lock);
+  self->picture = func;
+  self->picture_data = data;
   g_mutex_unlock (&self->shared->lock);
 }
 
@@ -367,6 +379,26 @@ gst_flux_preview_wait (GstFluxPreview *self, GstFluxOffer *offer)
   }
   g_mutex_unlock (&self->shared->lock);
   return ret;
+}
+
+void
+gst_flux_preview_show (GstFluxPreview *self, const gchar *prompt, const guint8 *rgb,
+    guint width, guint height, guint stride)
+{
+  GstFluxPictureFunc func = NULL;
+  gpointer data = NULL;
+  guint64 step = 0;
+
+  g_mutex_lock (&self->shared->lock);
+  if (self->training != NULL) {
+    func = self->training->picture;
+    data = self->training->picture_data;
+    step = self->training->offer.step;
+  }
+  g_mutex_unlock (&self->shared->lock);
+  /* The training does not end while this preview is busy. */
+  if (func != NULL)
+    func (step, prompt, rgb, width, height, stride, data);
 }
 
 void

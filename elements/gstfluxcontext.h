@@ -41,6 +41,12 @@ gst_flux_training_new (GstFluxShared *shared, const gchar *name, const FluxVaeIn
 void gst_flux_training_free (GstFluxTraining *self);
 /* Before a run: previews that attach now wait for it. */
 void gst_flux_training_reset (GstFluxTraining *self);
+/* Somebody wants the pictures that previews make; from their threads, while the training
+ * waits. Set it while no preview is attached; NULL: nobody. */
+typedef void (*GstFluxPictureFunc) (guint64 step, const gchar *prompt, const guint8 *rgb,
+    guint width, guint height, guint stride, gpointer data);
+void gst_flux_training_set_picture_func (
+    GstFluxTraining *self, GstFluxPictureFunc func, gpointer data);
 /* Somebody will look at this training. */
 gboolean gst_flux_training_has_preview (GstFluxTraining *self);
 /* model_path: as the trainer's property says; lora: valid until end. */
@@ -75,6 +81,10 @@ void gst_flux_preview_get_vae (GstFluxPreview *self, FluxVaeInfo *vae);
 /* GST_FLOW_OK: offer is filled, call done. GST_FLOW_EOS: the training has ended.
  * GST_FLOW_FLUSHING: somebody called set_flushing. */
 GstFlowReturn gst_flux_preview_wait (GstFluxPreview *self, GstFluxOffer *offer);
+/* Between wait and done: hands a picture of the offer, [height, stride] of RGB, to whom
+ * the trainer chose. */
+void gst_flux_preview_show (GstFluxPreview *self, const gchar *prompt, const guint8 *rgb,
+    guint width, guint height, guint stride);
 /* taken: there is a picture, or there will never be one of this step. */
 void gst_flux_preview_done (GstFluxPreview *self, gboolean taken);
 /* FALSE: give up the picture. */

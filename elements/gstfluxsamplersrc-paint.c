@@ -264,6 +264,10 @@ paint (GstFluxSamplerSrc *self, const GstFluxOffer *offer, GError **error)
     gboolean ok = gst_flux_painter_paint (self->painter, &request, map.data,
         GST_VIDEO_INFO_PLANE_STRIDE (&self->video, 0), offer != NULL, error);
 
+    if (ok && offer != NULL)
+      gst_flux_preview_show (self->preview, request.prompt, map.data,
+          (guint)request.width, (guint)request.height,
+          (guint)GST_VIDEO_INFO_PLANE_STRIDE (&self->video, 0));
     gst_buffer_unmap (buffer, &map);
     if (ok)
       announce (self, &request, loras, offer);

@@ -15,13 +15,16 @@ read_and_post (GstFluxTrainSink *self, GError **error)
   flux_model_lock (self->base);
   ok = flux_meter_read (self->meter, self->trainer, &loss, error);
   flux_model_unlock (self->base);
-  if (ok)
-    gst_element_post_message (GST_ELEMENT (self),
-        gst_message_new_element (GST_OBJECT (self),
-            gst_structure_new ("flux-meter", "step", G_TYPE_UINT64,
-                flux_trainer_get_step (self->trainer), "loss", G_TYPE_DOUBLE, loss,
-                "triples", G_TYPE_UINT, flux_meter_get_n_triples (self->meter), NULL)));
-  return ok;
+  if (!ok)
+    return FALSE;
+  gst_flux_train_sink_report_paired_loss (
+      self, flux_trainer_get_step (self->trainer), loss);
+  gst_element_post_message (GST_ELEMENT (self),
+      gst_message_new_element (GST_OBJECT (self),
+          gst_structure_new ("flux-meter", "step", G_TYPE_UINT64,
+              flux_trainer_get_step (self->trainer), "loss", G_TYPE_DOUBLE, loss,
+              "triples", G_TYPE_UINT, flux_meter_get_n_triples (self->meter), NULL)));
+  return TRUE;
 }
 
 /* A stream has no fixed set of samples to measure on. */

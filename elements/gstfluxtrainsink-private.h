@@ -7,6 +7,7 @@
  *   gstfluxtrainsink-work.c   opening the model, a step, saving
  *   gstfluxtrainsink-bus.c    messages
  *   gstfluxtrainsink-meter.c  the paired loss
+ *   gstfluxtrainsink-report.c what report-to asks for
  */
 #pragma once
 
@@ -14,6 +15,7 @@
 #include "elements/gstfluxcontext.h"
 #include "elements/gstfluxtensor.h"
 #include "elements/gstfluxtrainsink.h"
+#include "flux/report/report.h"
 #include "flux/train/meter.h"
 #include "flux/train/trainer.h"
 #include "flux/vae/vae.h"
@@ -52,6 +54,8 @@ struct _GstFluxTrainSink {
   guint checkpoints_limit;
   guint meter_triples;
   guint vram_budget; /* MiB */
+  guint report_to;   /* FluxReportTo */
+  gchar *report_dir;
   /* Read-only ones. */
   GstFluxTrainState state;
   guint64 step;
@@ -63,6 +67,7 @@ struct _GstFluxTrainSink {
   gchar *vae_fingerprint;
   GstFluxTraining *training;
   gboolean async_off; /* by us, not by the property */
+  FluxReport *report; /* PAUSED and above; or NULL */
 
   /* PAUSED and above: of the streaming thread or, once EOS is held, of the task. */
   GstFluxTensorInfo info; /* of the current caps */
@@ -125,6 +130,16 @@ void gst_flux_train_sink_close (GstFluxTrainSink *self);
 /* Reads the meter and posts flux-meter, where meter-triples asks for it. */
 gboolean gst_flux_train_sink_start_meter (GstFluxTrainSink *self, GError **error);
 gboolean gst_flux_train_sink_end_meter (GstFluxTrainSink *self, GError **error);
+
+/* ---- -report.c ---- */
+GType gst_flux_report_to_get_type (void);
+/* Opens the reports for a run; nothing to do when report-to is none. */
+gboolean gst_flux_train_sink_start_report (GstFluxTrainSink *self, GError **error);
+void gst_flux_train_sink_end_report (GstFluxTrainSink *self);
+void gst_flux_train_sink_report_step (GstFluxTrainSink *self,
+    const FluxStepResult *result, FluxSample *const *samples, guint n);
+void gst_flux_train_sink_report_paired_loss (
+    GstFluxTrainSink *self, guint64 step, gdouble loss);
 
 /* ---- -bus.c ---- */
 void gst_flux_train_sink_set_state (GstFluxTrainSink *self, GstFluxTrainState state);

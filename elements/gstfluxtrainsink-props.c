@@ -46,6 +46,8 @@ enum {
   PROP_CHECKPOINTS_LIMIT,
   PROP_METER_TRIPLES,
   PROP_SEED,
+  PROP_REPORT_TO,
+  PROP_REPORT_DIR,
   PROP_STATE,
   PROP_STEP,
   PROP_LOSS,
@@ -93,6 +95,8 @@ static const gsize offsets[N_PROPS] = {
     [PROP_CHECKPOINTS_LIMIT] = AT (checkpoints_limit),
     [PROP_METER_TRIPLES] = AT (meter_triples),
     [PROP_SEED] = AT (train.seed),
+    [PROP_REPORT_TO] = AT (report_to),
+    [PROP_REPORT_DIR] = AT (report_dir),
     [PROP_STATE] = AT (state),
     [PROP_STEP] = AT (step),
     [PROP_LOSS] = AT (loss),
@@ -208,6 +212,8 @@ gst_flux_train_sink_set_property (
     *(gchar **)field = g_value_dup_string (value);
   } else if (G_VALUE_HOLDS_ENUM (value)) {
     *(gint *)field = g_value_get_enum (value);
+  } else if (G_VALUE_HOLDS_FLAGS (value)) {
+    *(guint *)field = g_value_get_flags (value);
   } else if (G_VALUE_HOLDS_INT (value)) {
     *(gint *)field = g_value_get_int (value);
   } else if (G_VALUE_HOLDS_UINT (value)) {
@@ -238,6 +244,8 @@ gst_flux_train_sink_get_property (
     g_value_set_string (value, *(gchar *const *)field);
   else if (G_VALUE_HOLDS_ENUM (value))
     g_value_set_enum (value, *(const gint *)field);
+  else if (G_VALUE_HOLDS_FLAGS (value))
+    g_value_set_flags (value, *(const guint *)field);
   else if (G_VALUE_HOLDS_INT (value))
     g_value_set_int (value, *(const gint *)field);
   else if (G_VALUE_HOLDS_UINT (value))
@@ -421,6 +429,17 @@ install_draws (GObjectClass *klass, const FluxTrainConfig *c)
       GST_FLUX_PARAM_READY);
 }
 
+static void
+install_report (GObjectClass *klass)
+{
+  g_object_class_install_property (klass, PROP_REPORT_TO,
+      g_param_spec_flags ("report-to", "Report To",
+          "Where the course of the training is told besides the bus",
+          gst_flux_report_to_get_type (), 0, GST_FLUX_PARAM_READY));
+  add_string (klass, PROP_REPORT_DIR, "report-dir", "Report Folder", NULL,
+      "Folder of the reports; NULL: a folder reports beside the adapter");
+}
+
 void
 gst_flux_train_sink_install_properties (GstFluxTrainSinkClass *klass)
 {
@@ -434,6 +453,7 @@ gst_flux_train_sink_install_properties (GstFluxTrainSinkClass *klass)
   install_adapter (gobject_class, &c);
   install_schedule (gobject_class, &c);
   install_draws (gobject_class, &c);
+  install_report (gobject_class);
   g_object_class_install_property (gobject_class, PROP_STATE,
       g_param_spec_enum ("state", "State", "What the element is doing", state_get_type (),
           STATE_IDLE, GST_FLUX_PARAM_READ));
@@ -467,4 +487,5 @@ gst_flux_train_sink_free_properties (GstFluxTrainSink *self)
   g_free (self->output);
   g_free (self->resume_from);
   g_free (self->targets);
+  g_free (self->report_dir);
 }

@@ -382,6 +382,7 @@ gst_flux_train_sink_step (
   if (!ok)
     return FALSE;
   gst_flux_train_sink_post_step (self, &result);
+  gst_flux_train_sink_report_step (self, &result, samples, n);
   checkpoint_if_due (self);
   return TRUE;
 }

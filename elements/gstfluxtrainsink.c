@@ -37,6 +37,9 @@
  * `flux-meter`, before the first step and after the last when meter-triples is set:
  * `step` (guint64), `loss` (gdouble, over the same triples each time), `triples` (guint).
  *
+ * `flux-report`, once for each format that `report-to` names: `format` (string), and
+ * `location` (string: a file).
+ *
  * Progress messages: open, train and save.
  *
  * ## Example launch line
@@ -148,7 +151,8 @@ begin_run (GstFluxTrainSink *self)
 {
   GError *error = NULL;
 
-  if (!gst_flux_train_sink_check_output (self, &error)) {
+  if (!gst_flux_train_sink_check_output (self, &error) ||
+      !gst_flux_train_sink_start_report (self, &error)) {
     gst_flux_post_error (self, error);
     return FALSE;
   }
@@ -177,6 +181,7 @@ end_run (GstFluxTrainSink *self)
   gst_flux_train_sink_clear_run (self);
   gst_flux_train_sink_close (self);
   g_clear_pointer (&self->empty_prompt, flux_sample_unref);
+  gst_flux_train_sink_end_report (self);
   gst_flux_train_sink_set_state (self, STATE_IDLE);
 }
 

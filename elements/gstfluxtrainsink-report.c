@@ -1,0 +1,231 @@
+/* gstfluxtrainsink-report.c: what report-to asks for. SPDX-License-Identifier:
+ * LGPL-2.1-or-later */
+#ifdef HAVE_CONFIG_H
+#include "config.h"
+#endif
+
+#include <stdio.h>
+#include <unistd.h>
+
+#include "elements/gstfluxtrainsink-private.h"
+
+#define GST_CAT_DEFAULT gst_flux_train_sink_debug
+
+static const GFlagsValue formats[] = {
+    {FLUX_REPORT_JSONL, "A file with a line of JSON a step", "jsonl"},
+    {FLUX_REPORT_TENSORBOARD, "An event file of TensorBoard", "tensorboard"},
+    {0, NULL, NULL},
+};
+
+GType
+gst_flux_report_to_get_type (void)
+{
+  static gsize type = 0;
+
+  if (g_once_init_enter (&type))
+    g_once_init_leave (&type, g_flags_register_static ("GstFluxReportTo", formats));
+  return (GType)type;
+}
+
+/* A report that fails takes nothing along. Takes error. */
+static void
+warn (GstFluxTrainSink *self, GError *error)
+{
+  g_prefix_error (&error, "Training goes on without this report. ");
+  gst_flux_post_warning (self, error);
+}
+
+/* ---- beginning and end ---- */
+
+static gchar *
+reports_folder (GstFluxTrainSink *self)
+{
+  g_autofree gchar *beside = NULL;
+
+  if (self->report_dir != NULL)
+    return g_strdup (self->report_dir);
+  if (self->location == NULL)
+    return g_build_filename (self->output, "reports", NULL);
+  if (!g_str_has_suffix (self->location, ".safetensors"))
+    return g_build_filename (self->location, "reports", NULL);
+  beside = g_path_get_dirname (self->location);
+  return g_build_filename (beside, "reports", NULL);
+}
+
+static gboolean
+is_setting (const GParamSpec *spec)
+{
+  return (spec->flags & G_PARAM_READWRITE) == G_PARAM_READWRITE &&
+         spec->owner_type == GST_TYPE_FLUX_TRAIN_SINK;
+}
+
+/* FALSE: it has no value. */
+static gboolean
+setting_of (GstFluxTrainSink *self, GParamSpec *spec, FluxReportSetting *s)
+{
+  GValue value = G_VALUE_INIT, number = G_VALUE_INIT;
+  gboolean has = TRUE;
+
+  s->name = spec->name;
+  s->text = NULL;
+  g_value_init (&value, spec->value_type);
+  g_value_init (&number, G_TYPE_DOUBLE);
+  g_object_get_property (G_OBJECT (self), spec->name, &value);
+  if (G_VALUE_HOLDS_STRING (&value))
+    has = (s->text = g_value_dup_string (&value)) != NULL;
+  else if (G_VALUE_HOLDS_ENUM (&value) || G_VALUE_HOLDS_FLAGS (&value) ||
+           G_VALUE_HOLDS_BOOLEAN (&value) || !g_value_transform (&value, &number))
+    has = (s->text = gst_value_serialize (&value)) != NULL;
+  else
+    s->number = g_value_get_double (&number);
+  g_value_unset (&value);
+  g_value_unset (&number);
+  return has;
+}
+
+static GArray *
+collect_settings (GstFluxTrainSink *self)
+{
+  GArray *settings = g_array_new (FALSE, TRUE, sizeof (FluxReportSetting));
+  guint n;
+  GParamSpec **specs = g_object_class_list_properties (G_OBJECT_GET_CLASS (self), &n);
+
+  for (guint i = 0; i < n; i++) {
+    FluxReportSetting s = {0};
+
+    if (is_setting (specs[i]) && setting_of (self, specs[i], &s))
+      g_array_append_val (settings, s);
+  }
+  g_free (specs);
+  return settings;
+}
+
+static void
+free_settings (GArray *settings)
+{
+  for (guint i = 0; i < settings->len; i++)
+    g_free ((gchar *)g_array_index (settings, FluxReportSetting, i).text);
+  g_array_unref (settings);
+}
+
+static void
+take_picture (guint64 step, const gchar *prompt, const guint8 *rgb, guint width,
+    guint height, guint stride, gpointer data)
+{
+  GstFluxTrainSink *self = data;
+  FluxReportPicture picture = {step, prompt, rgb, width, height, stride};
+  GError *error = NULL;
+
+  if (!flux_report_picture (self->report, &picture, &error))
+    warn (self, error);
+}
+
+static void
+announce (GstFluxTrainSink *self)
+{
+  for (const GFlagsValue *f = formats; f->value_nick != NULL; f++) {
+    const gchar *location =
+        flux_report_get_location (self->report, (FluxReportTo)f->value);
+
+    if (location == NULL)
+      continue;
+    GST_INFO_OBJECT (self, "%s report: %s", f->value_nick, location);
+    gst_element_post_message (GST_ELEMENT (self),
+        gst_message_new_element (GST_OBJECT (self),
+            gst_structure_new ("flux-report", "format", G_TYPE_STRING, f->value_nick,
+                "location", G_TYPE_STRING, location, NULL)));
+  }
+}
+
+gboolean
+gst_flux_train_sink_start_report (GstFluxTrainSink *self, GError **error)
+{
+  FluxReportConfig config = {0};
+  g_autofree gchar *folder = NULL;
+  GArray *settings;
+
+  if (self->report_to == 0)
+    return TRUE;
+  folder = reports_folder (self);
+  settings = collect_settings (self);
+  config.to = (FluxReportTo)self->report_to;
+  config.folder = folder;
+  config.settings = (const FluxReportSetting *)(gpointer)settings->data;
+  config.n_settings = settings->len;
+  self->report = flux_report_new (&config, error);
+  free_settings (settings);
+  if (self->report == NULL)
+    return FALSE;
+  gst_flux_training_set_picture_func (self->training, take_picture, self);
+  announce (self);
+  return TRUE;
+}
+
+void
+gst_flux_train_sink_end_report (GstFluxTrainSink *self)
+{
+  if (self->report == NULL)
+    return;
+  gst_flux_training_set_picture_func (self->training, NULL, NULL);
+  flux_report_free (self->report, self->state == STATE_FINISHED);
+  self->report = NULL;
+}
+
+/* ---- events ---- */
+
+/* Of /proc/self/statm: pages in main memory; 0 where there is none. */
+static guint64
+resident_bytes (void)
+{
+  FILE *f = fopen ("/proc/self/statm", "re");
+  unsigned long pages = 0;
+  long page = sysconf (_SC_PAGESIZE);
+  gchar line[128] = "";
+  gchar **fields;
+
+  if (f == NULL)
+    return 0;
+  if (fgets (line, sizeof line, f) != NULL) {
+    fields = g_strsplit (line, " ", 3);
+    if (fields[0] != NULL && fields[1] != NULL)
+      pages = strtoul (fields[1], NULL, 10);
+    g_strfreev (fields);
+  }
+  fclose (f);
+  return page > 0 ? (guint64)pages * (guint64)page : 0;
+}
+
+void
+gst_flux_train_sink_report_step (GstFluxTrainSink *self, const FluxStepResult *result,
+    FluxSample *const *samples, guint n)
+{
+  FluxReportStep s = {0};
+  GError *error = NULL;
+
+  if (self->report == NULL)
+    return;
+  s.step = result->step;
+  s.max_steps = gst_flux_train_sink_get_max_steps (self);
+  s.epoch = self->epoch;
+  s.loss = result->loss;
+  s.learning_rate = result->learning_rate;
+  s.grad_norm = result->grad_norm;
+  s.seconds = (gdouble)self->step_time / GST_SECOND;
+  s.images = n;
+  for (guint i = 0; i < n; i++)
+    s.tokens += (guint64)samples[i]->text_tokens +
+                (guint64)(samples[i]->width / 2) * (guint64)(samples[i]->height / 2);
+  s.memory = resident_bytes ();
+  if (!flux_report_step (self->report, &s, &error))
+    warn (self, error);
+}
+
+void
+gst_flux_train_sink_report_paired_loss (
+    GstFluxTrainSink *self, guint64 step, gdouble loss)
+{
+  GError *error = NULL;
+
+  if (self->report != NULL && !flux_report_paired_loss (self->report, step, loss, &error))
+    warn (self, error);
+}

@@ -1,0 +1,222 @@
+/* flux/report/report.c: hands events to the formats. SPDX-License-Identifier:
+ * LGPL-2.1-or-later */
+#include "flux/report/report.h"
+
+#include <math.h>
+
+#include "flux/report/report-private.h"
+
+struct _FluxReport {
+  GMutex lock;
+  GPtrArray *reporters; /* FluxReporter */
+  char *locations[2];
+};
+
+/* ---- JSON ---- */
+
+void
+flux_report_json_number (JsonBuilder *to, const char *name, double value)
+{
+  json_builder_set_member_name (to, name);
+  if (isfinite (value))
+    json_builder_add_double_value (to, value);
+  else
+    json_builder_add_null_value (to);
+}
+
+static void
+add_integer (JsonBuilder *to, const char *name, guint64 value)
+{
+  json_builder_set_member_name (to, name);
+  json_builder_add_int_value (to, (gint64)MIN (value, G_MAXINT64));
+}
+
+void
+flux_report_json_step (JsonBuilder *to, const FluxReportStep *s)
+{
+  add_integer (to, "step", s->step);
+  add_integer (to, "max_steps", s->max_steps);
+  add_integer (to, "epoch", s->epoch);
+  flux_report_json_number (to, "loss", s->loss);
+  flux_report_json_number (to, "learning_rate", s->learning_rate);
+  flux_report_json_number (to, "grad_norm", s->grad_norm);
+  flux_report_json_number (to, "seconds", s->seconds);
+  if (s->seconds > 0) {
+    flux_report_json_number (to, "images_per_second", s->images / s->seconds);
+    flux_report_json_number (to, "tokens_per_second", (double)s->tokens / s->seconds);
+  }
+  if (s->memory > 0)
+    add_integer (to, "memory_bytes", s->memory);
+}
+
+char *
+flux_report_json_end (JsonBuilder *builder, gsize *length)
+{
+  JsonNode *root = json_builder_get_root (builder);
+  JsonGenerator *generator = json_generator_new ();
+  char *text;
+
+  json_generator_set_root (generator, root);
+  text = json_generator_to_data (generator, length);
+  g_object_unref (generator);
+  json_node_unref (root);
+  g_object_unref (builder);
+  return text;
+}
+
+/* ---- beginning and end ---- */
+
+static void
+reporter_free (FluxReporter *self, gboolean finished)
+{
+  self->free (self, finished);
+  g_free (self->location);
+  g_free (self);
+}
+
+static char *
+make_id (void)
+{
+  static const char letters[] = "abcdefghijklmnopqrstuvwxyz0123456789";
+  char id[9] = {0};
+
+  for (guint i = 0; i < 8; i++)
+    id[i] = letters[g_random_int_range (0, sizeof letters - 1)];
+  return g_strdup (id);
+}
+
+FluxReport *
+flux_report_new (const FluxReportConfig *config, GError **error)
+{
+  static FluxReporter *(*const make[]) (const FluxReportRun *, GError **) = {
+      flux_report_jsonl_new, flux_report_tensorboard_new};
+  FluxReport *self = g_new0 (FluxReport, 1);
+  g_autoptr (GDateTime) now = g_date_time_new_now_local ();
+  g_autofree char *stamp = g_date_time_format (now, "%Y%m%d_%H%M%S");
+  g_autofree char *id = make_id ();
+  g_autofree char *run_name = g_strdup_printf ("%s-%s", stamp, id);
+  FluxReportRun run = {config, run_name, id};
+
+  g_mutex_init (&self->lock);
+  self->reporters = g_ptr_array_new ();
+  for (guint i = 0; i < G_N_ELEMENTS (make); i++) {
+    FluxReporter *r;
+
+    if (((guint)config->to & 1u << i) == 0)
+      continue;
+    r = make[i](&run, error);
+    if (r == NULL) {
+      flux_report_free (self, FALSE);
+      return NULL;
+    }
+    r->which = (FluxReportTo)(1u << i);
+    self->locations[i] = g_strdup (r->location);
+    g_ptr_array_add (self->reporters, r);
+  }
+  return self;
+}
+
+void
+flux_report_free (FluxReport *self, gboolean finished)
+{
+  if (self == NULL)
+    return;
+  for (guint i = 0; i < self->reporters->len; i++)
+    reporter_free (g_ptr_array_index (self->reporters, i), finished);
+  g_ptr_array_unref (self->reporters);
+  for (guint i = 0; i < G_N_ELEMENTS (self->locations); i++)
+    g_free (self->locations[i]);
+  g_mutex_clear (&self->lock);
+  g_free (self);
+}
+
+const char *
+flux_report_get_location (FluxReport *self, FluxReportTo which)
+{
+  for (guint i = 0; i < G_N_ELEMENTS (self->locations); i++)
+    if ((guint)which == 1u << i)
+      return self->locations[i];
+  return NULL;
+}
+
+/* ---- events ---- */
+
+/* Reporter i failed: it is gone, and its message joins those of others. Takes failure. */
+static void
+drop (FluxReport *self, guint i, GError *failure, GError **error)
+{
+  if (error == NULL) {
+    g_error_free (failure);
+  } else if (*error == NULL) {
+    g_propagate_error (error, failure);
+  } else {
+    char *both = g_strdup_printf ("%s %s", (*error)->message, failure->message);
+
+    g_free ((*error)->message);
+    (*error)->message = both;
+    g_error_free (failure);
+  }
+  reporter_free (g_ptr_array_index (self->reporters, i), FALSE);
+  g_ptr_array_remove_index (self->reporters, i);
+}
+
+gboolean
+flux_report_step (FluxReport *self, const FluxReportStep *step, GError **error)
+{
+  gboolean ok = TRUE;
+
+  g_mutex_lock (&self->lock);
+  for (guint i = self->reporters->len; i-- > 0;) {
+    FluxReporter *r = g_ptr_array_index (self->reporters, i);
+    GError *failure = NULL;
+
+    if (r->step (r, step, &failure))
+      continue;
+    drop (self, i, failure, error);
+    ok = FALSE;
+  }
+  g_mutex_unlock (&self->lock);
+  return ok;
+}
+
+gboolean
+flux_report_paired_loss (FluxReport *self, guint64 step, double loss, GError **error)
+{
+  gboolean ok = TRUE;
+
+  g_mutex_lock (&self->lock);
+  for (guint i = self->reporters->len; i-- > 0;) {
+    FluxReporter *r = g_ptr_array_index (self->reporters, i);
+    GError *failure = NULL;
+
+    if (r->paired_loss (r, step, loss, &failure))
+      continue;
+    drop (self, i, failure, error);
+    ok = FALSE;
+  }
+  g_mutex_unlock (&self->lock);
+  return ok;
+}
+
+gboolean
+flux_report_picture (FluxReport *self, const FluxReportPicture *picture, GError **error)
+{
+  FluxReportImage image = {picture, flux_report_png (picture, error)};
+  gboolean ok = TRUE;
+
+  if (image.png == NULL)
+    return FALSE;
+  g_mutex_lock (&self->lock);
+  for (guint i = self->reporters->len; i-- > 0;) {
+    FluxReporter *r = g_ptr_array_index (self->reporters, i);
+    GError *failure = NULL;
+
+    if (r->image == NULL || r->image (r, &image, &failure))
+      continue;
+    drop (self, i, failure, error);
+    ok = FALSE;
+  }
+  g_mutex_unlock (&self->lock);
+  g_bytes_unref (image.png);
+  return ok;
+}

@@ -1,0 +1,65 @@
+/* flux/report/report.h: where a training tells how it goes. SPDX-License-Identifier:
+ * LGPL-2.1-or-later
+ *
+ * Several formats get the same events. A format that fails (a full disk) ends there and
+ * the others go on: each function below then is FALSE once, with a message for each such
+ * format, and the caller is expected to say it and to go on training. All functions but
+ * new and free may be called from any thread. */
+#pragma once
+
+#include <glib.h>
+
+G_BEGIN_DECLS
+
+typedef enum {
+  FLUX_REPORT_JSONL = 1 << 0,       /* a line of JSON a step */
+  FLUX_REPORT_TENSORBOARD = 1 << 1, /* an event file */
+} FluxReportTo;
+
+typedef struct {
+  const char *name;
+  const char *text; /* NULL: it is a number */
+  double number;
+} FluxReportSetting;
+
+typedef struct {
+  FluxReportTo to;
+  const char *folder; /* made when absent */
+  const FluxReportSetting *settings;
+  guint n_settings;
+} FluxReportConfig;
+
+typedef struct {
+  guint64 step, max_steps;
+  guint epoch;
+  double loss, learning_rate, grad_norm;
+  double seconds; /* of this step */
+  guint images;
+  guint64 tokens; /* of text and image */
+  guint64 memory; /* bytes the process has in main memory; 0: not known */
+} FluxReportStep;
+
+typedef struct {
+  guint64 step;
+  const char *prompt;
+  const guint8 *rgb; /* [height, stride] */
+  guint width, height, stride;
+} FluxReportPicture;
+
+typedef struct _FluxReport FluxReport;
+
+/* Opens everything; NULL when one of them cannot be opened. */
+FluxReport *flux_report_new (const FluxReportConfig *config, GError **error);
+/* finished: the training came to its end, and was not broken off. NULL is ignored. */
+void flux_report_free (FluxReport *self, gboolean finished);
+/* Where that format writes; NULL: not asked for. */
+const char *flux_report_get_location (FluxReport *self, FluxReportTo which);
+
+gboolean flux_report_step (FluxReport *self, const FluxReportStep *step, GError **error);
+/* The loss over fixed triples, see flux/train/meter.h. */
+gboolean
+flux_report_paired_loss (FluxReport *self, guint64 step, double loss, GError **error);
+gboolean
+flux_report_picture (FluxReport *self, const FluxReportPicture *picture, GError **error);
+
+G_END_DECLS
