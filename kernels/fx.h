@@ -74,7 +74,7 @@ typedef enum {
   FX_Q_NF4,        /* bitsandbytes NF4, block 64, fp32 absmax */
   FX_Q_NF4_DOUBLE, /* the same with absmax in 8 bits (block 256) */
   FX_Q_INT8, /* LLM.int8 layout: int8 rows, one fp32 absmax a row, w = q * absmax / 127 */
-  FX_Q_FP8,  /* e4m3 rows, one fp32 scale a row, w = q * scale */
+  FX_Q_FP8,  /* e4m3 rows, one fp32 scale a row (in absmax), w = q * scale */
 } fx_qtype;
 
 typedef enum { FX_HOME_DEVICE, FX_HOME_HOST, FX_HOME_FILE } fx_home;
@@ -100,8 +100,13 @@ typedef struct {
   float *offset2;     /* the same length */
   const float *code8; /* NF4_DOUBLE: the 256 values of the 8-bit map */
   const float *bias;  /* [n] or NULL */
-  /* W in the compute dtype, [n, k], when fx_expand() has been asked for it and it still
-   * stands; NULL otherwise, then gemm expands piecewise into scratch of its own. */
+  /* FX_Q_FP8: the other operand of a product is rounded to e4m3 too, each of its rows
+   * with a scale of its own (fx_fp8_scale): rows of x in gemm, rows of dy times W's
+   * scales in gemm_dgrad. n and k are then multiples of 16. */
+  bool rounds_inputs;
+  /* W in the compute dtype, [n, k], or with rounds_inputs W^T in e4m3, [k, n], when
+   * fx_expand() has been asked for it and it still stands; NULL otherwise, then gemm
+   * expands piecewise into scratch of its own. */
   void *expanded;
 } fx_weight;
 
@@ -185,7 +190,9 @@ typedef struct {
   void (*destroy) (fx_backend *b);
 
   /* --- linear layers --- */
-  /* dst [n, k] = W in dst's dtype, rounded to w->dtype on the way. */
+  /* dst [n, k] = W in dst's dtype, rounded to w->dtype on the way. Of a weight with
+   * rounds_inputs and for dst [k, n] of FX_E4M3: its bytes the other way round, which is
+   * what gemm_dgrad multiplies (CUDA only). */
   int (*expand) (fx_backend *b, fx_mat dst, const fx_weight *w);
   /* y [m, n] = x [m, k] W^T (+ bias); beta 1 accumulates into y. */
   int (*gemm) (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w, bool beta);
@@ -275,6 +282,7 @@ struct fx_backend {
   const char *name; /* "cpu", "cuda", "plan" */
   fx_dtype compute; /* dtype of activations */
   int device;       /* ordinal, 0 for the CPU */
+  bool has_fp8;     /* multiplies weights with rounds_inputs */
 };
 
 /* ---- backends ---- */
@@ -420,6 +428,11 @@ fx_absmax_dequantize (const uint8_t *codes, const float *absmax2, const float *o
 /* LLM.int8 rows: q = round (127 w / absmax). */
 void
 fx_int8_quantize (const float *x, size_t rows, size_t cols, int8_t *q, float *absmax);
+/* The smallest power of two that brings absmax to 448, e4m3's largest, or below; 1 for 0,
+ * infinity for what is not finite. */
+float fx_fp8_scale (float absmax);
+/* Rows of e4m3: q = x / scale, scale [rows] = fx_fp8_scale (largest of the row). */
+void fx_fp8_quantize (const float *x, size_t rows, size_t cols, uint8_t *q, float *scale);
 
 /* ---- checked ops: what callers use ---- */
 

@@ -62,14 +62,16 @@ flux_weight_choose (
   }
   w->qtype = FX_Q_NONE;
   w->dtype = self->compute;
-  if (self->qtype == FX_Q_FP8) {
-    g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
-        "Weights cannot be loaded as fp8; choose nf4, nf4-double, int8 or none.");
-    return FALSE;
-  }
   if (self->keep_dtype && is_float && same_dtype)
     w->dtype = parts[0].dtype;
-  if (self->qtype == FX_Q_NONE || !same_dtype || !(is_float || is_4bit || is_int8))
+  if (self->qtype == FX_Q_FP8 && w->n % 16 == 0 && w->k % 16 == 0) {
+    w->qtype = FX_Q_FP8;
+    w->rounds_inputs = TRUE;
+    w->dtype = parts[0].dtype;
+    return TRUE;
+  }
+  if (self->qtype == FX_Q_NONE || self->qtype == FX_Q_FP8 || !same_dtype ||
+      !(is_float || is_4bit || is_int8))
     return TRUE;
   if (is_int8)
     w->qtype = FX_Q_INT8;
@@ -86,11 +88,18 @@ flux_weight_choose (
 
 /* ---- floats ---- */
 
+/* One scale a row, a byte an element? */
+static gboolean
+is_rows (const fx_weight *w)
+{
+  return w->qtype == FX_Q_INT8 || w->qtype == FX_Q_FP8;
+}
+
 /* Elements a piece: whole rows where a row shares a scale. */
 static gint64
 piece_of (const FluxStored *part, const fx_weight *w)
 {
-  if (part->kind == FLUX_STORED_INT8 || w->qtype == FX_Q_INT8)
+  if (part->kind == FLUX_STORED_INT8 || is_rows (w))
     return MAX (1, PIECE / part->k) * part->k;
   return PIECE;
 }
@@ -176,7 +185,7 @@ flux_upload_conv (FluxLoader *self, const fx_weight *w, const FluxTensor *t, gin
 
 typedef struct {
   const FluxStored *part;
-  fx_qtype qtype; /* NF4 or INT8 */
+  fx_qtype qtype; /* NF4, INT8 or FP8 */
   gint64 first, count;
   float *values, *absmax; /* absmax of this piece */
   void *codes;
@@ -191,6 +200,8 @@ quantise_piece (gpointer data)
   flux_stored_read (p->part, p->first, p->count, p->values);
   if (p->qtype == FX_Q_INT8)
     fx_int8_quantize (p->values, (gsize)(p->count / k), (gsize)k, p->codes, p->absmax);
+  else if (p->qtype == FX_Q_FP8)
+    fx_fp8_quantize (p->values, (gsize)(p->count / k), (gsize)k, p->codes, p->absmax);
   else
     fx_nf4_quantize (p->values, (gsize)p->count, p->codes, p->absmax);
   return NULL;
@@ -214,15 +225,15 @@ quantise_pieces (Piece *pieces, guint n)
       g_thread_join (threads[i]);
 }
 
-/* Quantises a float part: its codes go to dst on the backend, its absmax values (one a
+/* Quantises a part: its codes go to dst on the backend, its absmax values (one a
  * block of 64 or a row) to the host array. */
 static gboolean
 quantise_part (FluxLoader *self, const fx_weight *w, const FluxStored *part, guint8 *dst,
     float *absmax, GError **error)
 {
   gint64 elements = part->n * part->k, piece = MIN (piece_of (part, w), elements);
-  gint64 share = w->qtype == FX_Q_INT8 ? part->k : FX_NF4_BLOCK;
-  gint64 per_byte = w->qtype == FX_Q_INT8 ? 1 : 2;
+  gint64 share = is_rows (w) ? part->k : FX_NF4_BLOCK;
+  gint64 per_byte = is_rows (w) ? 1 : 2;
   guint n =
       (guint)CLAMP (MIN ((elements + piece - 1) / piece, (gint64)g_get_num_processors ()),
           1, MAX_THREADS);
@@ -234,7 +245,7 @@ quantise_part (FluxLoader *self, const fx_weight *w, const FluxStored *part, gui
     guint used = 0;
     for (gint64 at = i; used < n && at < elements; at += piece, used++)
       pieces[used] = (Piece){.part = part,
-          .qtype = w->qtype == FX_Q_INT8 ? FX_Q_INT8 : FX_Q_NF4,
+          .qtype = is_rows (w) ? w->qtype : FX_Q_NF4,
           .first = at,
           .count = MIN (piece, elements - at),
           .values = values + used * piece,
@@ -335,14 +346,14 @@ fill_stored_4bit (FluxLoader *self, const fx_weight *w, gint64 row,
 /* ---- 8 bits ---- */
 
 static gboolean
-fill_int8 (FluxLoader *self, const fx_weight *w, gint64 row, const FluxStored *part,
+fill_rows (FluxLoader *self, const fx_weight *w, gint64 row, const FluxStored *part,
     GError **error)
 {
   const char *name = part->weight->name;
   guint8 *dst = (guint8 *)w->data + row * w->k;
   g_autofree float *absmax = NULL;
 
-  if (part->kind == FLUX_STORED_INT8)
+  if (part->kind == FLUX_STORED_INT8 && w->qtype == FX_Q_INT8)
     return upload (self, dst, part->weight->data, part->weight->n_bytes, name, error) &&
            upload (self, w->absmax + row, part->absmax->data, part->absmax->n_bytes, name,
                error);
@@ -363,7 +374,8 @@ flux_weight_fill (FluxLoader *self, const fx_weight *w, gint64 row,
         return fill_quantised_4bit (self, w, row, part, error);
       return fill_stored_4bit (self, w, row, part, error);
     case FX_Q_INT8:
-      return fill_int8 (self, w, row, part, error);
+    case FX_Q_FP8:
+      return fill_rows (self, w, row, part, error);
     default:
       return fill_floats (self, w, row, part, error);
   }

@@ -157,6 +157,7 @@ take_weight (FluxLoader *self, fx_weight *w, gboolean bias, GError **error)
            (w->code8 = take (self, 256 * sizeof (float), error)) != NULL;
       break;
     case FX_Q_INT8:
+    case FX_Q_FP8:
       ok = (w->data = take (self, elements, error)) != NULL &&
            (w->absmax = take (self, (gsize)w->n * sizeof (float), error)) != NULL;
       break;

@@ -6,10 +6,12 @@
 #include "flux/error.h"
 #include "flux/transformer/transformer-private.h"
 
+/* 8-bit products take W as it lies, and in a backward the other way round. */
 static gsize
 padded (const FluxTransformer *t, const fx_weight *w)
 {
-  gsize bytes = (gsize)(w->n * w->k) * fx_dtype_size (t->backend->compute);
+  gsize size = w->rounds_inputs ? 1 : fx_dtype_size (t->backend->compute);
+  gsize bytes = (gsize)(w->n * w->k) * size;
 
   return (bytes + 255) / 256 * 256;
 }
@@ -79,22 +81,26 @@ flux_run_keep_expanded (FluxRun *self, guint n, GError **error)
 static int
 expand_at (FluxRun *r, fx_weight *w, char *base, gsize *at, gboolean fill)
 {
+  fx_mat to = fx_mat_new (base + *at, w->n, w->k, r->b->compute);
+
+  if (w->rounds_inputs)
+    to = fx_mat_new (base + *at, w->k, w->n, FX_E4M3);
   if (w->qtype == FX_Q_NONE && w->dtype == r->b->compute)
     return FX_OK;
   if (fill)
-    FX_TRY (fx_expand (r->b, fx_mat_new (base + *at, w->n, w->k, r->b->compute), w));
+    FX_TRY (fx_expand (r->b, to, w));
   w->expanded = base + *at;
   *at += padded (r->t, w);
   return FX_OK;
 }
 
 int
-flux_expand_double (FluxRun *r, int block, FluxDouble *copy)
+flux_expand_double (FluxRun *r, int block, gboolean backward, FluxDouble *copy)
 {
   gsize at = 0;
 
   *copy = r->t->doubles[block];
-  if (!r->keep_expanded)
+  if (!r->keep_expanded || (copy->out[0].rounds_inputs && !backward))
     return FX_OK;
   for (int s = 0; s < FLUX_N_STREAMS; s++) {
     FX_TRY (expand_at (r, &copy->qkv[s], r->expanded, &at, TRUE));
@@ -106,7 +112,7 @@ flux_expand_double (FluxRun *r, int block, FluxDouble *copy)
 }
 
 int
-flux_expand_single (FluxRun *r, int block, FluxSingle *copy)
+flux_expand_single (FluxRun *r, int block, gboolean backward, FluxSingle *copy)
 {
   const int place = block - (r->t->config.num_single_layers - r->n_resident);
   char *base = r->expanded;
@@ -114,7 +120,7 @@ flux_expand_single (FluxRun *r, int block, FluxSingle *copy)
   gsize at = 0;
 
   *copy = r->t->singles[block];
-  if (!r->keep_expanded)
+  if (!r->keep_expanded || (copy->out.rounds_inputs && !backward))
     return FX_OK;
   if (place >= 0) {
     base = r->resident.base + (gsize)place * single_bytes (r->t);

@@ -246,13 +246,13 @@ typedef struct {
 } Block;
 
 static int
-open_block (FluxRun *r, int index, Block *b)
+open_block (FluxRun *r, int index, gboolean backward, Block *b)
 {
   const int doubles = r->t->config.num_layers;
 
   b->index = index;
-  return index < doubles ? flux_expand_double (r, index, &b->d)
-                         : flux_expand_single (r, index - doubles, &b->s);
+  return index < doubles ? flux_expand_double (r, index, backward, &b->d)
+                         : flux_expand_single (r, index - doubles, backward, &b->s);
 }
 
 static int
@@ -289,7 +289,7 @@ blocks_forward (FluxRun *r, int last, guint first, guint end)
   for (int i = 0; i < last; i++) {
     gboolean keep = r->mode == FLUX_RUN_STORE && i >= r->first_trained;
 
-    FX_TRY (open_block (r, i, &b));
+    FX_TRY (open_block (r, i, FALSE, &b));
     for (guint l = first; l < end; l++)
       FX_TRY (
           block_forward (r, &r->lanes[l], &b, keep ? FLUX_PASS_KEEP : FLUX_PASS_PLAIN));
@@ -305,7 +305,7 @@ blocks_backward (FluxRun *r, int last, guint first, guint end)
   Block b;
 
   for (int i = last - 1; i >= r->first_trained; i--) {
-    FX_TRY (open_block (r, i, &b));
+    FX_TRY (open_block (r, i, TRUE, &b));
     for (guint l = first; l < end; l++) {
       if (again)
         FX_TRY (block_forward (r, &r->lanes[l], &b, FLUX_PASS_REDO));
@@ -360,7 +360,7 @@ there_and_back (
   for (guint l = first; l < end; l++)
     FX_TRY (start_lane (r, l, &micros[l].in));
   FX_TRY (blocks_forward (r, last, first, end));
-  FX_TRY (open_block (r, last, &b));
+  FX_TRY (open_block (r, last, TRUE, &b));
   for (guint l = first; l < end; l++) {
     FluxLane *lane = &r->lanes[l];
 

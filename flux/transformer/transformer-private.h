@@ -227,8 +227,9 @@ int flux_final_backward (FluxRun *r, FluxLane *lane, guint index, const float *t
 
 /* Bytes for the token layers of the largest block in the compute dtype. */
 gsize flux_expanded_bytes (FluxTransformer *t);
-/* A copy of the block's weights, expanded into r->expanded when r->keep_expanded. */
-int flux_expand_double (FluxRun *r, int block, FluxDouble *copy);
-int flux_expand_single (FluxRun *r, int block, FluxSingle *copy);
+/* A copy of the block's weights, expanded into r->expanded when r->keep_expanded; weights
+ * for 8-bit products only for a backward. */
+int flux_expand_double (FluxRun *r, int block, gboolean backward, FluxDouble *copy);
+int flux_expand_single (FluxRun *r, int block, gboolean backward, FluxSingle *copy);
 
 G_END_DECLS

@@ -13,6 +13,36 @@ linear (FluxLoader *l, const char *base, const char *name, gint64 n, gint64 k,
   return flux_load_linear (l, prefix, n, k, TRUE, w, error);
 }
 
+/* A layer that quantization=fp8 leaves alone: modulation, whose one row gains nothing
+ * from 8-bit products, is NF4, which halves its 3 GB; the model's ends stay floats. */
+static gboolean
+linear_beside_fp8 (FluxLoader *l, fx_qtype instead, const char *base, const char *name,
+    gint64 n, gint64 k, fx_weight *w, GError **error)
+{
+  const fx_qtype asked = l->qtype;
+  gboolean ok;
+
+  if (asked == FX_Q_FP8)
+    l->qtype = instead;
+  ok = linear (l, base, name, n, k, w, error);
+  l->qtype = asked;
+  return ok;
+}
+
+static gboolean
+modulation (FluxLoader *l, const char *base, const char *name, gint64 n, gint64 k,
+    fx_weight *w, GError **error)
+{
+  return linear_beside_fp8 (l, FX_Q_NF4, base, name, n, k, w, error);
+}
+
+static gboolean
+end (FluxLoader *l, const char *base, const char *name, gint64 n, gint64 k, fx_weight *w,
+    GError **error)
+{
+  return linear_beside_fp8 (l, FX_Q_NONE, base, name, n, k, w, error);
+}
+
 static gboolean
 qkv (FluxLoader *l, const char *base, const char *const names[3], gint64 dim,
     fx_weight *w, GError **error)
@@ -40,8 +70,8 @@ mlp (FluxLoader *l, const char *name, gint64 k, gint64 dim, FluxMlp *m, GError *
 {
   g_autofree char *base = g_strdup_printf ("time_text_embed.%s.", name);
 
-  return linear (l, base, "linear_1", dim, k, &m->first, error) &&
-         linear (l, base, "linear_2", dim, dim, &m->second, error);
+  return end (l, base, "linear_1", dim, k, &m->first, error) &&
+         end (l, base, "linear_2", dim, dim, &m->second, error);
 }
 
 static gboolean
@@ -59,7 +89,7 @@ load_stream (FluxLoader *l, const char *base, const FluxConfig *c, FluxDouble *d
   };
   const gint64 dim = flux_config_dim (c), head = c->attention_head_dim;
 
-  return linear (l, base, names[s].mod, 6 * dim, dim, &d->mod[s], error) &&
+  return modulation (l, base, names[s].mod, 6 * dim, dim, &d->mod[s], error) &&
          qkv (l, base, names[s].qkv, dim, &d->qkv[s], error) &&
          linear (l, base, names[s].out, dim, dim, &d->out[s], error) &&
          linear (l, base, names[s].fc1, 4 * dim, dim, &d->fc1[s], error) &&
@@ -84,7 +114,7 @@ load_single (FluxLoader *l, const FluxConfig *c, int i, FluxSingle *s, GError **
   g_autofree char *base = g_strdup_printf ("single_transformer_blocks.%d.", i);
   const gint64 dim = flux_config_dim (c), head = c->attention_head_dim;
 
-  return linear (l, base, "norm.linear", 3 * dim, dim, &s->mod, error) &&
+  return modulation (l, base, "norm.linear", 3 * dim, dim, &s->mod, error) &&
          qkv (l, base, names, dim, &s->qkv, error) &&
          linear (l, base, "proj_mlp", 4 * dim, dim, &s->mlp, error) &&
          linear (l, base, "proj_out", dim, 5 * dim, &s->out, error) &&
@@ -99,9 +129,9 @@ load_all (FluxLoader *l, gpointer model, GError **error)
   const FluxConfig *c = &t->config;
   const gint64 dim = flux_config_dim (c);
 
-  if (!linear (l, "", "x_embedder", dim, c->in_channels, &t->x_embedder, error) ||
-      !linear (l, "", "context_embedder", dim, c->joint_attention_dim,
-          &t->context_embedder, error) ||
+  if (!end (l, "", "x_embedder", dim, c->in_channels, &t->x_embedder, error) ||
+      !end (l, "", "context_embedder", dim, c->joint_attention_dim, &t->context_embedder,
+          error) ||
       !mlp (l, "timestep_embedder", FLUX_TIME_FEATURES, dim, &t->time, error) ||
       !mlp (l, "text_embedder", c->pooled_projection_dim, dim, &t->text, error))
     return FALSE;
@@ -116,8 +146,8 @@ load_all (FluxLoader *l, gpointer model, GError **error)
     if (!load_single (l, c, i, &t->singles[i], error))
       return FALSE;
   }
-  return linear (l, "", "norm_out.linear", 2 * dim, dim, &t->norm_out, error) &&
-         linear (l, "", "proj_out", c->out_channels, dim, &t->proj_out, error);
+  return modulation (l, "", "norm_out.linear", 2 * dim, dim, &t->norm_out, error) &&
+         end (l, "", "proj_out", c->out_channels, dim, &t->proj_out, error);
 }
 
 static FluxTransformer *
@@ -155,6 +185,12 @@ flux_transformer_load (const char *dir, fx_backend *b, fx_qtype qtype,
   FluxConfig config;
   FluxLoader l = {.qtype = qtype, .progress = progress, .progress_data = data};
 
+  if (qtype == FX_Q_FP8 && !b->has_fp8) {
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
+        "quantization=fp8 needs a GPU of compute capability 8.9 or newer (RTX 40, H100) "
+        "and bfloat16; choose nf4.");
+    return NULL;
+  }
   if (!flux_config_read (dir, &config, error))
     return NULL;
   file = flux_safetensors_open (g_file_test (sub, G_FILE_TEST_IS_DIR) ? sub : dir, error);

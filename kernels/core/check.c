@@ -111,8 +111,13 @@ fx_check_weight (const char *op, const fx_weight *w)
     case FX_Q_NF4:
     case FX_Q_NF4_DOUBLE:
       return check_nf4 (op, w);
-    case FX_Q_INT8:
     case FX_Q_FP8:
+      if (w->rounds_inputs && (w->n % 16 != 0 || w->k % 16 != 0))
+        return fx_error (FX_ERR_SHAPE,
+            "%s: products in 8 bits need multiples of 16, not [%" PRId64 ", %" PRId64 "]",
+            op, w->n, w->k);
+      /* fallthrough */
+    case FX_Q_INT8:
       return fx_check_pointer (op, "absmax of the 8-bit weight", w->absmax);
   }
   return fx_error (FX_ERR_SHAPE, "%s: unknown quantisation %d", op, (int)w->qtype);

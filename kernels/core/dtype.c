@@ -100,13 +100,11 @@ fx_f32_to_f16 (float v)
 static float
 e4m3_to_f32 (uint8_t v)
 {
-  int exponent = (v >> 3) & 15, mantissa = v & 7;
-  float f;
+  /* The exponent's bias is 7 instead of 127; a subnormal stays one on the way. */
+  float f = as_float ((uint32_t)(v & 0x7f) << 20) * 0x1p120f;
 
   if ((v & 0x7f) == 0x7f)
     return as_float (0x7fc00000 | (uint32_t)(v & 0x80) << 24);
-  f = exponent == 0 ? ldexpf ((float)mantissa, -9)
-                    : ldexpf ((float)(8 + mantissa), exponent - 10);
   return v & 0x80 ? -f : f;
 }
 
@@ -215,6 +213,9 @@ fx_convert (void *dst, fx_dtype dst_type, const void *src, fx_dtype src_type, si
   } else if (src_type == FX_F32 && dst_type == FX_BF16) {
     for (size_t i = 0; i < n; i++)
       ((uint16_t *)dst)[i] = fx_f32_to_bf16 (((const float *)src)[i]);
+  } else if (src_type == FX_E4M3 && dst_type == FX_F32) {
+    for (size_t i = 0; i < n; i++)
+      ((float *)dst)[i] = e4m3_to_f32 (((const uint8_t *)src)[i]);
   } else {
     for (size_t i = 0; i < n; i++)
       store (dst, dst_type, i, load (src, src_type, i));

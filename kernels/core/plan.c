@@ -150,6 +150,7 @@ fx_plan_new (fx_dtype compute)
   self->base.ops = &plan_ops;
   self->base.name = "plan";
   self->base.compute = compute;
+  self->base.has_fp8 = true;
   self->next = 1 << 20;
   return &self->base;
 }

@@ -71,6 +71,7 @@ fx_cpu_new_isa (int threads, const char *isa)
   cpu->base.ops = ops;
   cpu->base.name = "cpu";
   cpu->base.compute = FX_F32;
+  cpu->base.has_fp8 = true;
   cpu->threads = threads < 1 ? count_cores () : threads;
   cpu->pool = fx_pool_new (cpu->threads);
   cpu->scratch = calloc ((size_t)cpu->threads, sizeof *cpu->scratch);

@@ -217,6 +217,8 @@ fx_cpu_expand (fx_backend *b, fx_mat dst, const fx_weight *w)
   fx_cpu *cpu = fx_cpu_of (b);
   expand_job job = {cpu, dst, *w};
 
+  if (dst.dtype == FX_E4M3)
+    return fx_error (FX_ERR_UNSUPPORTED, "expand: the CPU multiplies W as it lies");
   job.w.expanded = NULL; /* which dst may be about to become */
   FX_TRY (fx_cpu_scratch (cpu, "expand", (size_t)w->k * sizeof (float)));
   fx_pool_run_indexed (cpu->pool, w->n, fx_cpu_grain (w->k, 1 << 15), expand_rows, &job);

@@ -125,7 +125,7 @@ static int
 start (fx_cuda *c, int device)
 {
   cublasStatus_t s;
-  int n = 0, major = 0;
+  int n = 0, major = 0, minor = 0;
 
   FXC_TRY (c, cudaGetDeviceCount (&n));
   if (device < 0 || device >= n)
@@ -133,6 +133,7 @@ start (fx_cuda *c, int device)
         FX_ERR_DEVICE, "cuda: there is no GPU number %d (%d found)", device, n);
   FXC_TRY (c, cudaSetDevice (device));
   FXC_TRY (c, cudaDeviceGetAttribute (&major, cudaDevAttrComputeCapabilityMajor, device));
+  FXC_TRY (c, cudaDeviceGetAttribute (&minor, cudaDevAttrComputeCapabilityMinor, device));
   FXC_TRY (c, cudaDeviceGetAttribute (&c->n_sms, cudaDevAttrMultiProcessorCount, device));
   FX_TRY (fxc_compiled_arch (c, &c->arch));
   c->has_mma = c->arch >= 80;
@@ -145,6 +146,9 @@ start (fx_cuda *c, int device)
     return c->error (FX_ERR_UNSUPPORTED,
         "cuda: this GPU, or a module built for sm_%d, has no bfloat16; use float16",
         c->arch);
+  /* fp16 results would end at 65504 before their scales. */
+  c->base.has_fp8 = 10 * major + minor >= 89 && c->base.compute != FX_F16;
+  c->has_row_scales = major == 9;
   FX_TRY (fxc_queue_open (c, &c->queue));
   s = cublasLtCreate (&c->lt);
   if (s != CUBLAS_STATUS_SUCCESS)
@@ -166,7 +170,7 @@ fx_cuda_backend_new (int device, fx_dtype compute, fxc_error_func error)
     return NULL;
   }
   c->error = error;
-  c->base = (fx_backend){&ops, "cuda", compute, device};
+  c->base = (fx_backend){&ops, "cuda", compute, device, false};
   if (start (c, device) != FX_OK) {
     cuda_destroy (&c->base);
     return NULL;

@@ -30,6 +30,8 @@ typedef struct {
   size_t workspace_size;
   void *scratch[FXC_N_SCRATCH];
   size_t scratch_size[FXC_N_SCRATCH];
+  float *ones; /* [n_ones] */
+  int64_t n_ones;
 } fxc_queue;
 
 typedef struct {
@@ -40,6 +42,7 @@ typedef struct {
   int arch;                /* what the code that runs was compiled for: 75, 80.. */
   bool has_mma;            /* sm_80 or newer: mma.sync m16n8k16, cp.async, bf16 */
   bool has_wgmma;          /* sm_90, and the module holds code for sm_90a */
+  bool has_row_scales;     /* sm_90: cuBLASLt scales rows of 8-bit operands */
   void *encode_tensor_map; /* the driver's cuTensorMapEncodeTiled, once asked for */
   fxc_queue queue;         /* where ops go */
   fxc_queue other; /* the second of the two while ops go to the first, and the reverse */
@@ -86,12 +89,19 @@ void fxc_biases_forget (fx_cuda *c, const void *p, size_t bytes);
 void fxc_biases_free (fx_cuda *c);
 void fxc_plans_free (fx_cuda *c);
 
+/* e4m3 operands give a product of `dtype`: bare, or with a scale a row of x and of W. */
+typedef enum { FXC_SAME, FXC_E4M3, FXC_E4M3_ROWS } fxc_operands;
+
 /* y [m, n] = alpha x [m, k] W^T (w_transposed: W lies as [n, k]) or x W (W lies as [k,
- * n]), plus y when beta, plus bias [n]. Everything of one dtype, accumulated in fp32. */
+ * n]), plus y when beta, plus bias [n]. Everything of one dtype but 8-bit operands,
+ * accumulated in fp32. */
 typedef struct {
   int64_t m, n, k, ldx, ldw, ldy;
   fx_dtype dtype;
   bool w_transposed, beta, bias;
+  fxc_operands operands;
+  bool fast;                        /* 8 bits: partial sums of fewer bits */
+  const float *x_scales, *w_scales; /* FXC_E4M3_ROWS: [m], [n]; not part of the plan */
 } fxc_shape;
 int fxc_matmul (fx_cuda *c, const fxc_shape *s, void *y, const void *x, const void *w,
     const void *bias, float alpha);

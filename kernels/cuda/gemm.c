@@ -1,6 +1,6 @@
 /* kernels/cuda/gemm.c: linear layers on cuBLASLt. SPDX-License-Identifier:
  * LGPL-2.1-or-later */
-#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/fp8.h"
 
 /* Rows up to which reading the quantised weight once, without expanding it, wins. */
 #define GEMV_ROWS 8
@@ -31,10 +31,12 @@ int
 fxc_gemm (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w, bool beta)
 {
   fx_cuda *c = fxc (b);
-  fxc_shape s = {
-      x.rows, w->n, w->k, x.ld, w->k, y.ld, x.dtype, true, beta, w->bias != NULL};
+  fxc_shape s = {x.rows, w->n, w->k, x.ld, w->k, y.ld, x.dtype, true, beta,
+      w->bias != NULL, FXC_SAME, NULL, NULL};
   const void *full, *bias = NULL;
 
+  if (w->rounds_inputs)
+    return fxc_fp8_gemm (c, y, x, w, beta);
   if (x.rows <= GEMV_ROWS && w->expanded == NULL)
     return fxc_gemv (b, y, x, w, beta);
   FX_TRY (expanded (c, w, x.dtype, &full));
@@ -49,9 +51,12 @@ int
 fxc_gemm_dgrad (fx_backend *b, fx_mat dx, fx_mat dy, const fx_weight *w, bool beta)
 {
   fx_cuda *c = fxc (b);
-  fxc_shape s = {dy.rows, w->k, w->n, dy.ld, w->k, dx.ld, dy.dtype, false, beta, false};
+  fxc_shape s = {dy.rows, w->k, w->n, dy.ld, w->k, dx.ld, dy.dtype, false, beta, false,
+      FXC_SAME, NULL, NULL};
   const void *full;
 
+  if (w->rounds_inputs)
+    return fxc_fp8_dgrad (c, dx, dy, w, beta);
   FX_TRY (expanded (c, w, dy.dtype, &full));
   return fxc_matmul (c, &s, dx.p, dy.p, full, NULL, 1);
 }

@@ -18,6 +18,7 @@ fxc_queue_close (fxc_queue *q)
 {
   for (int i = 0; i < FXC_N_SCRATCH; i++)
     cudaFree (q->scratch[i]);
+  cudaFree (q->ones);
   cudaFree (q->workspace);
   if (q->stream != NULL)
     cudaStreamDestroy (q->stream);

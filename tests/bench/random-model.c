@@ -17,6 +17,7 @@ typedef struct {
   fx_backend *b;
   float *values; /* [POOL] */
   guint8 *codes; /* NF4 */
+  guint8 *e4m3;  /* 64 times the values */
   float *absmax;
   guint16 *bf16;
   float *scaled; /* [PIECE / 64] */
@@ -41,10 +42,16 @@ pool_new (fx_backend *b)
   p->values = random_normals (99, POOL);
   p->codes = g_malloc (POOL / 2);
   p->absmax = g_new (float, POOL / FX_NF4_BLOCK);
+  p->e4m3 = g_malloc (POOL);
   p->bf16 = g_new (guint16, POOL);
   p->scaled = g_new (float, PIECE / FX_NF4_BLOCK);
   p->state = 1;
   fx_nf4_quantize (p->values, POOL, p->codes, p->absmax);
+  for (gsize i = 0; i < POOL; i++) {
+    float v = 64 * p->values[i];
+
+    fx_convert (p->e4m3 + i, FX_E4M3, &v, FX_F32, 1);
+  }
   return p;
 }
 
@@ -53,6 +60,7 @@ pool_free (Pool *p)
 {
   g_free (p->values);
   g_free (p->codes);
+  g_free (p->e4m3);
   g_free (p->absmax);
   g_free (p->bf16);
   g_free (p->scaled);
@@ -121,6 +129,20 @@ fill_4bit_double (Pool *p, const fx_weight *w, float deviation)
 }
 
 static int
+fill_e4m3 (Pool *p, const fx_weight *w, float deviation)
+{
+  const gsize n = (gsize)(w->n * w->k);
+
+  g_assert (w->n <= PIECE / FX_NF4_BLOCK);
+  for (gsize i = 0; i < n; i += PIECE)
+    FX_TRY (fx_upload (
+        p->b, (guint8 *)w->data + i, p->e4m3 + pool_place (p), MIN (PIECE, n - i)));
+  for (gint64 i = 0; i < w->n; i++)
+    p->scaled[i] = exp2f (rintf (log2f (deviation / 64)));
+  return fx_upload (p->b, w->absmax, p->scaled, (gsize)w->n * sizeof (float));
+}
+
+static int
 fill_floats (Pool *p, const fx_weight *w, float deviation)
 {
   const gsize n = (gsize)(w->n * w->k), size = fx_dtype_size (w->dtype);
@@ -157,6 +179,8 @@ fill (Pool *p, const fx_weight *w)
       return fill_4bit (p, w, deviation);
     case FX_Q_NF4_DOUBLE:
       return fill_4bit_double (p, w, deviation);
+    case FX_Q_FP8:
+      return fill_e4m3 (p, w, deviation);
     case FX_Q_NONE:
       pool_scale (p, deviation);
       return fill_floats (p, w, deviation);

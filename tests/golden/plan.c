@@ -1,7 +1,7 @@
 /* tests/golden/plan.c: the memory of a training run, planned without a model or a device.
  * SPDX-License-Identifier: LGPL-2.1-or-later
  *
- *     flux-plan [--config=DIR] [--quantization=nf4|nf4-double|int8|none] [--rank=4]
+ *     flux-plan [--config=DIR] [--quantization=nf4|nf4-double|int8|fp8|none] [--rank=4]
  *         [--width=512] [--height=768] [--text=77] [--samples=4] [--stored]
  *
  * FLUX.1-dev's own configuration unless DIR holds another. */
@@ -23,7 +23,7 @@ parse (int *argc, char ***argv, Options *o, GError **error)
   GOptionEntry entries[] = {
       {"config", 0, 0, G_OPTION_ARG_FILENAME, &o->config, "a model folder", "DIR"},
       {"quantization", 0, 0, G_OPTION_ARG_STRING, &o->quantization,
-          "nf4, nf4-double, int8 or none", "TYPE"},
+          "nf4, nf4-double, int8, fp8 or none", "TYPE"},
       {"rank", 0, 0, G_OPTION_ARG_INT, &o->rank, "rank of the adapter", "N"},
       {"width", 0, 0, G_OPTION_ARG_INT, &o->width, "pixels", "N"},
       {"height", 0, 0, G_OPTION_ARG_INT, &o->height, "pixels", "N"},
@@ -42,7 +42,8 @@ parse_quantization (const char *name, fx_qtype *qtype, GError **error)
   static const char *const names[] = {[FX_Q_NONE] = "none",
       [FX_Q_NF4] = "nf4",
       [FX_Q_NF4_DOUBLE] = "nf4-double",
-      [FX_Q_INT8] = "int8"};
+      [FX_Q_INT8] = "int8",
+      [FX_Q_FP8] = "fp8"};
 
   for (guint i = 0; i < G_N_ELEMENTS (names); i++) {
     if (g_strcmp0 (name, names[i]) == 0) {
@@ -51,7 +52,7 @@ parse_quantization (const char *name, fx_qtype *qtype, GError **error)
     }
   }
   g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
-      "There is no quantisation '%s'; use nf4, nf4-double, int8 or none.", name);
+      "There is no quantisation '%s'; use nf4, nf4-double, int8, fp8 or none.", name);
   return FALSE;
 }
 

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  * Linear layers against fp64, for every way a weight may be stored. */
+#include <math.h>
+
 #include "common.h"
 
 typedef struct {
@@ -194,6 +196,116 @@ check_kinds (fx_backend *b)
   }
 }
 
+/* v through e4m3 by the conversion that has a test of its own. */
+static double
+through_e4m3 (double v, float scale)
+{
+  float f = (float)v / scale;
+  uint8_t q;
+
+  test_ok (fx_convert (&q, FX_E4M3, &f, FX_F32, 1));
+  test_ok (fx_convert (&f, FX_F32, &q, FX_E4M3, 1));
+  return f * scale;
+}
+
+/* Rows of x (times factor) as an 8-bit product sees them. */
+static void
+round_rows (fx_mat x, const float *factor)
+{
+  for (int64_t r = 0; r < x.rows; r++) {
+    float largest = 0;
+
+    for (int64_t i = 0; i < x.cols; i++)
+      largest = fmaxf (
+          largest, fabsf ((float)*test_at (x, r, i) * (factor != NULL ? factor[i] : 1)));
+    for (int64_t i = 0; i < x.cols; i++) {
+      float f = factor != NULL ? factor[i] : 1;
+
+      *test_at (x, r, i) =
+          (float)(through_e4m3 ((float)*test_at (x, r, i) * f, fx_fp8_scale (largest)) /
+                  f);
+    }
+  }
+}
+
+static void
+check_rounded_inputs (fx_backend *b)
+{
+  uint64_t state = 7;
+
+  for (int64_t m = 1; m < 80; m += 38) {
+    for (int backward = 0; backward < 2; backward++) {
+      weight w;
+      fx_mat x, y, copy, none = {NULL};
+      double *ref;
+
+      weight_init (&w, 80, 208, FX_Q_FP8, FX_F32, !backward, &state);
+      w.w.rounds_inputs = true;
+      x = test_random_mat (m, backward ? 80 : 208, 3, &state);
+      copy = test_mat (m, x.cols, 0);
+      for (int64_t i = 0; i < m * x.cols; i++)
+        *test_at (copy, i / x.cols, i % x.cols) = *test_at (x, i / x.cols, i % x.cols);
+      y = test_mat (m, backward ? 208 : 80, 5);
+      test_ok (backward ? fx_gemm_dgrad (b, y, x, &w.w, false)
+                        : fx_gemm (b, y, x, &w.w, false));
+      round_rows (copy, backward ? w.w.absmax : NULL);
+      ref = naive (copy, &w, none, backward);
+      test_check (backward ? "gemm_dgrad in fp8" : "gemm in fp8", y, ref, 2e-6);
+      g_free (ref);
+      test_mat_free (x);
+      test_mat_free (y);
+      test_mat_free (copy);
+      weight_clear (&w);
+    }
+  }
+}
+
+static void
+test_rounded_inputs (void)
+{
+  test_each_isa (check_rounded_inputs);
+}
+
+static void
+test_rounded_inputs_need_16 (void)
+{
+  fx_backend *b = fx_cpu_new (1);
+  uint64_t state = 3;
+  weight w;
+  fx_mat x, y;
+
+  weight_init (&w, 24, 64, FX_Q_FP8, FX_F32, false, &state);
+  x = test_random_mat (2, 64, 0, &state);
+  y = test_mat (2, 24, 0);
+  test_ok (fx_gemm (b, y, x, &w.w, false));
+  w.w.rounds_inputs = true;
+  g_assert_cmpint (fx_gemm (b, y, x, &w.w, false), ==, FX_ERR_SHAPE);
+  test_mat_free (x);
+  test_mat_free (y);
+  weight_clear (&w);
+  fx_backend_free (b);
+}
+
+/* The scale is a power of two, the smallest that fits. */
+static void
+test_fp8_scale (void)
+{
+  const float x[2][4] = {{0, 448, -3, 0.001f}, {0, -449, 1, 2}};
+  uint8_t q[8];
+  float scales[2], back;
+
+  fx_fp8_quantize (x[0], 2, 4, q, scales);
+  g_assert_cmpfloat (scales[0], ==, 1);
+  g_assert_cmpfloat (scales[1], ==, 2);
+  test_ok (fx_convert (&back, FX_F32, q + 1, FX_E4M3, 1));
+  g_assert_cmpfloat (back, ==, 448);
+  test_ok (fx_convert (&back, FX_F32, q + 5, FX_E4M3, 1));
+  g_assert_cmpfloat (back * scales[1], ==, -448);
+  g_assert_cmpfloat (fx_fp8_scale (0), ==, 1);
+  g_assert_cmpfloat (fx_fp8_scale (1e-44f), ==, 0x1p-126f);
+  g_assert_true (isinf (fx_fp8_scale (INFINITY)));
+}
+
 static void
 test_kinds (void)
 {
@@ -307,6 +419,10 @@ main (int argc, char **argv)
   g_test_add_func ("/linear/every-storage", test_kinds);
   g_test_add_func ("/linear/odd-shapes", test_shapes);
   g_test_add_func ("/linear/expand", test_expand);
+  g_test_add_func ("/linear/inputs-rounded-to-e4m3", test_rounded_inputs);
+  g_test_add_func (
+      "/linear/inputs-rounded-need-multiples-of-16", test_rounded_inputs_need_16);
+  g_test_add_func ("/linear/fp8-scale", test_fp8_scale);
   g_test_add_func ("/linear/same-bits-on-any-threads", test_threads);
   return g_test_run ();
 }
