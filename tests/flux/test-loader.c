@@ -25,7 +25,8 @@ load_model (FluxLoader *loader, gpointer model, GError **error)
 static void
 test_measuring_equals_loading (void)
 {
-  static const fx_qtype qtypes[] = {FX_Q_NONE, FX_Q_NF4, FX_Q_NF4_DOUBLE, FX_Q_INT8};
+  static const fx_qtype qtypes[] = {
+      FX_Q_NONE, FX_Q_NF4, FX_Q_NF4_DOUBLE, FX_Q_INT8, FX_Q_FP8};
   enum { N = 128, K = 128 };
   g_autofree guint16 *x = g_new0 (guint16, N * K);
   guint16 bias[N] = {0};
@@ -45,6 +46,7 @@ test_measuring_equals_loading (void)
     g_assert_no_error (error);
     g_assert_cmpint (model.runs, ==, 2);
     g_assert_cmpint (model.w.qtype, ==, qtypes[i]);
+    g_assert_cmpint (model.w.rounds_inputs, ==, qtypes[i] == FX_Q_FP8);
     g_assert_cmpuint (bench.arena.used, ==, bench.arena.size); /* to the byte */
     g_assert_cmpuint (bench.loader.bytes_done, ==, bench.loader.bytes_total);
     g_assert_cmpuint (bench.loader.bytes_total, ==, 2 * (N * K + N));
