@@ -312,8 +312,8 @@ gst_flux_model_sink_class_init (GstFluxModelSinkClass *klass)
           GST_FLUX_PARAM_READY));
   g_object_class_install_property (gobject_class, PROP_MAX_SHARD_SIZE,
       g_param_spec_uint64 ("max-shard-size", "Max Shard Size",
-          "Most that one file holds, unless a single tensor is larger (bytes, 1 up)", 1,
-          G_MAXUINT64, DEFAULT_MAX_SHARD_SIZE, GST_FLUX_PARAM_READY));
+          "Most that one file holds, unless a single tensor is larger (bytes, 1 or more)",
+          1, G_MAXUINT64, DEFAULT_MAX_SHARD_SIZE, GST_FLUX_PARAM_READY));
   g_object_class_install_property (gobject_class, PROP_PARTS,
       g_param_spec_enum ("parts", "Parts",
           "Make location a whole model's folder with the source's VAE, text encoders and "

@@ -287,8 +287,9 @@ test_floats_where_4_bits_cannot_be (void)
   g_assert_cmpfloat (((float *)w.data)[6 * 64], ==, fx_bf16_to_f32 (half[0]));
 
   bench.loader.qtype = FX_Q_FP8;
-  g_assert_false (flux_load_linear (&bench.loader, "even", 6, 64, FALSE, &w, &error));
-  g_assert_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS);
+  g_assert_true (flux_load_linear (&bench.loader, "even", 6, 64, FALSE, &w, &error));
+  g_assert_cmpint (w.qtype, ==, FX_Q_NONE); /* 6 rows are no multiple of 16 */
+  g_assert_false (w.rounds_inputs);
   bench_clear (&bench);
 }
 
