@@ -14,7 +14,9 @@
 
 struct _GstFluxCaption {
   GstElement *element; /* not owned */
+  GstFluxHub *hub;     /* not owned */
   gchar *location, *text_model, *device;
+  gchar *path; /* of text_model; NULL: it is on the Hub, and was not needed */
   fx_qtype qtype;
   gint length;
   FluxTextInfo info;
@@ -61,6 +63,31 @@ check_location (GstFluxCaption *self, const gchar *location, GError **error)
          flux_file_check_writable (location, WHAT, error);
 }
 
+/* Again, when it is known what rows have to be like: nothing has been added by then. */
+static gboolean
+open_table (GstFluxCaption *self, GError **error)
+{
+  g_clear_pointer (&self->table, flux_embedding_table_free);
+  self->table = flux_embedding_table_open (self->location, self->text_model != NULL,
+      self->info.joint_dim, self->info.pooled_dim, error);
+  return self->table != NULL;
+}
+
+static gboolean
+open_remote (GstFluxCaption *self, GError **error)
+{
+  gchar *path = gst_flux_hub_resolve (self->hub, self->text_model, FLUX_HUB_TEXT, error);
+
+  if (path == NULL)
+    return FALSE;
+  if (flux_text_read_info (path, &self->info, error) &&
+      (self->location == NULL || open_table (self, error)))
+    self->path = path;
+  else
+    g_free (path);
+  return self->path != NULL;
+}
+
 GstFluxCaption *
 gst_flux_caption_new (
     GstElement *element, const GstFluxCaptionSettings *settings, GError **error)
@@ -68,6 +95,7 @@ gst_flux_caption_new (
   GstFluxCaption *self = g_new0 (GstFluxCaption, 1);
 
   self->element = element;
+  self->hub = settings->hub;
   self->text_model = g_strdup (settings->text_model);
   self->device = g_strdup (settings->device);
   self->compute = settings->compute;
@@ -75,17 +103,14 @@ gst_flux_caption_new (
   self->length = settings->max_sequence_length;
   self->rows = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, embedding_free);
   self->seen = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, g_free);
-  if (self->text_model != NULL &&
-      !flux_text_read_info (self->text_model, &self->info, error))
-    goto failed;
-  if (settings->location != NULL) {
-    if (!check_location (self, settings->location, error))
+  if (self->text_model != NULL && !flux_hub_is_uri (self->text_model)) {
+    if (!flux_text_read_info (self->text_model, &self->info, error))
       goto failed;
-    self->table = flux_embedding_table_open (settings->location, self->text_model != NULL,
-        self->info.joint_dim, self->info.pooled_dim, error);
-    if (self->table == NULL)
-      goto failed;
+    self->path = g_strdup (self->text_model);
   }
+  if (settings->location != NULL &&
+      (!check_location (self, settings->location, error) || !open_table (self, error)))
+    goto failed;
   return self;
 
 failed:
@@ -102,6 +127,7 @@ gst_flux_caption_free (GstFluxCaption *self)
   g_hash_table_unref (self->seen);
   g_free (self->device);
   g_free (self->text_model);
+  g_free (self->path);
   g_free (self->location);
   g_free (self);
 }
@@ -146,11 +172,13 @@ load_weights (GstFluxCaption *self, GError **error)
 
   if (self->encoder != NULL)
     return TRUE;
+  if (self->path == NULL && !open_remote (self, error))
+    return FALSE;
   GST_INFO_OBJECT (self->element, "loading the text encoders of %s", self->text_model);
   gst_flux_progress_init (&progress, self->element, "open", &self->cancel);
   self->backend = gst_flux_backend_new (self->device, self->compute, &failure);
   if (self->backend != NULL)
-    self->encoder = flux_text_encoder_load (self->text_model, self->backend, self->qtype,
+    self->encoder = flux_text_encoder_load (self->path, self->backend, self->qtype,
         gst_flux_progress_update, &progress, &failure);
   gst_flux_progress_end (&progress, "text encoders", failure);
   if (self->encoder != NULL)
@@ -163,12 +191,13 @@ load_weights (GstFluxCaption *self, GError **error)
 static FluxEmbedding *
 compute (GstFluxCaption *self, const gchar *caption, GError **error)
 {
-  gsize n_text = (gsize)self->length * self->info.joint_dim;
+  gsize n_text;
   float *prompt_embeds, *pooled;
   FluxEmbedding *e;
 
   if (!load_weights (self, error))
     return NULL;
+  n_text = (gsize)self->length * self->info.joint_dim;
   prompt_embeds = g_new0 (float, n_text);
   pooled = g_new0 (float, self->info.pooled_dim);
   if (!flux_text_encode (

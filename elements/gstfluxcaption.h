@@ -2,8 +2,7 @@
  * SPDX-License-Identifier: LGPL-2.1-or-later */
 #pragma once
 
-#include <gst/gst.h>
-
+#include "elements/gstfluxhub.h"
 #include "flux/files/embedding-table.h"
 #include "kernels/fx.h"
 
@@ -11,7 +10,9 @@ G_BEGIN_DECLS
 
 typedef struct {
   const gchar *location;   /* the table's file, or NULL: in memory */
-  const gchar *text_model; /* or NULL: look-up only */
+  const gchar *text_model; /* or NULL: look-up only; hf://... is downloaded for the first
+                            * row that is missing */
+  GstFluxHub *hub;         /* borrowed */
   const gchar *device;
   fx_dtype compute;
   fx_qtype text_quantization;

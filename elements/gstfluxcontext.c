@@ -133,6 +133,14 @@ gst_flux_training_new (GstFluxShared *shared, const gchar *name, const FluxVaeIn
 }
 
 void
+gst_flux_training_set_vae (GstFluxTraining *self, const FluxVaeInfo *vae)
+{
+  g_mutex_lock (&self->shared->lock);
+  self->vae = *vae;
+  g_mutex_unlock (&self->shared->lock);
+}
+
+void
 gst_flux_training_free (GstFluxTraining *self)
 {
   GstFluxShared *shared = self->shared;

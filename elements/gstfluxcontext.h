@@ -35,9 +35,10 @@ GstFluxShared *gst_flux_shared_get (GstElement *element);
 
 /* ---- the trainer's side ---- */
 
-/* name: the element's; vae: of its model. */
+/* name: the element's; vae: of its model, zeros when it is not known yet. */
 GstFluxTraining *
 gst_flux_training_new (GstFluxShared *shared, const gchar *name, const FluxVaeInfo *vae);
+void gst_flux_training_set_vae (GstFluxTraining *self, const FluxVaeInfo *vae);
 void gst_flux_training_free (GstFluxTraining *self);
 /* Before a run: previews that attach now wait for it. */
 void gst_flux_training_reset (GstFluxTraining *self);
@@ -76,7 +77,7 @@ void gst_flux_preview_free (GstFluxPreview *self);
 /* PAUSED and above. An error when there is no such training. */
 gboolean gst_flux_preview_attach (GstFluxPreview *self, GError **error);
 void gst_flux_preview_detach (GstFluxPreview *self);
-/* Of the trainer's model; zeros when the trainer is gone. */
+/* Of the trainer's model; zeros when the trainer is gone or does not know yet. */
 void gst_flux_preview_get_vae (GstFluxPreview *self, FluxVaeInfo *vae);
 /* GST_FLOW_OK: offer is filled, call done. GST_FLOW_EOS: the training has ended.
  * GST_FLOW_FLUSHING: somebody called set_flushing. */

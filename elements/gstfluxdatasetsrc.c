@@ -10,9 +10,12 @@
  * `location` is a folder with metadata.jsonl (each line an object with "file_name" and
  * the `caption-column`, as the datasets library's imagefolder); or a folder of pictures,
  * each with its caption in a .txt or .caption file beside it; or a parquet file, or a
- * folder with parquet files, as the Hugging Face Hub serves them. A picture without a
- * caption gets `instance-prompt`; it is an error when that is not set either. Captions
- * have to be UTF-8.
+ * folder with parquet files, as the Hugging Face Hub serves them; or
+ * hf://datasets/user/name[@revision][/folder], which is downloaded before the first
+ * picture into the cache that Python's huggingface_hub shares (flux/hub/hub.h has its
+ * environment variables; progress `download`). A picture without a caption gets
+ * `instance-prompt`; it is an error when that is not set either. Captions have to be
+ * UTF-8.
  *
  * Caps follow the file: image/jpeg, image/png or image/webp by its first bytes, changing
  * in mid-stream. Other formats are left out with a warning.
@@ -36,51 +39,15 @@
 #include "config.h"
 #endif
 
-#include "elements/gstfluxdatasetsrc.h"
-
 #include "elements/gstfluxcommon.h"
+#include "elements/gstfluxdatasetsrc-private.h"
 #include "elements/gstfluxsamplemeta.h"
-#include "flux/data/dataset.h"
 #include "flux/train/trainer.h"
 
 GST_DEBUG_CATEGORY_STATIC (gst_flux_dataset_src_debug);
 #define GST_CAT_DEFAULT gst_flux_dataset_src_debug
 
-#define DEFAULT_CAPTION_COLUMN "text"
-#define DEFAULT_SHUFFLE FALSE
-#define DEFAULT_SEED 0
-#define DEFAULT_REPEATS 1
-#define DEFAULT_LOOP FALSE
 #define NO_EPOCH G_MAXUINT64
-
-enum {
-  PROP_0,
-  PROP_LOCATION,
-  PROP_CAPTION_COLUMN,
-  PROP_INSTANCE_PROMPT,
-  PROP_SHUFFLE,
-  PROP_SEED,
-  PROP_REPEATS,
-  PROP_LOOP,
-  PROP_N_SAMPLES,
-};
-
-struct _GstFluxDatasetSrc {
-  GstFluxSource parent;
-
-  gchar *location, *caption_column, *instance_prompt; /* properties */
-  gboolean shuffle, loop;
-  guint64 seed;
-  guint repeats;
-  guint n_samples; /* 0: not open. Written with the object lock */
-
-  FluxDataset *dataset;
-  guint64 next;   /* pictures sent or left out since the start */
-  guint32 *order; /* [n_samples * repeats], of order_epoch; when shuffling */
-  guint64 order_epoch;
-  FluxImageFormat format; /* of the caps that were set last */
-  gboolean warned;        /* of a picture of another format */
-};
 
 #define PICTURE_CAPS(type) type ", framerate = (fraction) 1/1"
 
@@ -95,88 +62,6 @@ G_DEFINE_TYPE_WITH_CODE (GstFluxDatasetSrc, gst_flux_dataset_src, GST_TYPE_FLUX_
         gst_flux_dataset_src_debug, "fluxdatasetsrc", 0, "FLUX picture data set reader"))
 GST_ELEMENT_REGISTER_DEFINE (
     fluxdatasetsrc, "fluxdatasetsrc", GST_RANK_NONE, GST_TYPE_FLUX_DATASET_SRC);
-
-static void
-set_string (gchar **field, const GValue *value)
-{
-  g_free (*field);
-  *field = g_value_dup_string (value);
-}
-
-static void
-gst_flux_dataset_src_set_property (
-    GObject *object, guint id, const GValue *value, GParamSpec *pspec)
-{
-  GstFluxDatasetSrc *self = GST_FLUX_DATASET_SRC (object);
-
-  GST_OBJECT_LOCK (self);
-  switch (id) {
-    case PROP_LOCATION:
-      set_string (&self->location, value);
-      break;
-    case PROP_CAPTION_COLUMN:
-      set_string (&self->caption_column, value);
-      break;
-    case PROP_INSTANCE_PROMPT:
-      set_string (&self->instance_prompt, value);
-      break;
-    case PROP_SHUFFLE:
-      self->shuffle = g_value_get_boolean (value);
-      break;
-    case PROP_SEED:
-      self->seed = g_value_get_uint64 (value);
-      break;
-    case PROP_REPEATS:
-      self->repeats = g_value_get_uint (value);
-      break;
-    case PROP_LOOP:
-      self->loop = g_value_get_boolean (value);
-      break;
-    default:
-      G_OBJECT_WARN_INVALID_PROPERTY_ID (object, id, pspec);
-      break;
-  }
-  GST_OBJECT_UNLOCK (self);
-}
-
-static void
-gst_flux_dataset_src_get_property (
-    GObject *object, guint id, GValue *value, GParamSpec *pspec)
-{
-  GstFluxDatasetSrc *self = GST_FLUX_DATASET_SRC (object);
-
-  GST_OBJECT_LOCK (self);
-  switch (id) {
-    case PROP_LOCATION:
-      g_value_set_string (value, self->location);
-      break;
-    case PROP_CAPTION_COLUMN:
-      g_value_set_string (value, self->caption_column);
-      break;
-    case PROP_INSTANCE_PROMPT:
-      g_value_set_string (value, self->instance_prompt);
-      break;
-    case PROP_SHUFFLE:
-      g_value_set_boolean (value, self->shuffle);
-      break;
-    case PROP_SEED:
-      g_value_set_uint64 (value, self->seed);
-      break;
-    case PROP_REPEATS:
-      g_value_set_uint (value, self->repeats);
-      break;
-    case PROP_LOOP:
-      g_value_set_boolean (value, self->loop);
-      break;
-    case PROP_N_SAMPLES:
-      g_value_set_uint (value, self->n_samples);
-      break;
-    default:
-      G_OBJECT_WARN_INVALID_PROPERTY_ID (object, id, pspec);
-      break;
-  }
-  GST_OBJECT_UNLOCK (self);
-}
 
 static void
 set_n_samples (GstFluxDatasetSrc *self, guint n)
@@ -194,43 +79,78 @@ epoch_length (GstFluxDatasetSrc *self)
 }
 
 static gboolean
-open_dataset (GstFluxDatasetSrc *self)
+prepare_order (GstFluxDatasetSrc *self, GError **error)
 {
-  FluxDatasetOptions options = {
-      self->location, self->caption_column, self->instance_prompt};
-  GError *error = NULL;
-  const gchar *left_out;
-  guint64 n;
+  guint64 n = (guint64)flux_dataset_get_n_samples (self->dataset) * self->repeats;
 
-  self->dataset = flux_dataset_open (&options, &error);
-  if (self->dataset == NULL)
-    goto failed;
-  n = (guint64)flux_dataset_get_n_samples (self->dataset) * self->repeats;
-  if (self->shuffle) {
-    if (n <= G_MAXINT32)
-      self->order = g_try_new (guint32, n);
-    if (self->order == NULL) {
-      g_set_error (&error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
-          "An epoch of %" G_GUINT64_FORMAT " pictures is too long to be shuffled: lower "
-          "repeats.",
-          n);
-      goto failed;
-    }
+  if (!self->shuffle)
+    return TRUE;
+  if (n <= G_MAXINT32)
+    self->order = g_try_new (guint32, n);
+  if (self->order == NULL)
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
+        "An epoch of %" G_GUINT64_FORMAT " pictures is too long to be shuffled: lower "
+        "repeats.",
+        n);
+  return self->order != NULL;
+}
+
+static gboolean
+open_dataset (GstFluxDatasetSrc *self, const gchar *location, GError **error)
+{
+  FluxDatasetOptions options = {location, self->caption_column, self->instance_prompt};
+  const gchar *left_out;
+
+  self->dataset = flux_dataset_open (&options, error);
+  if (self->dataset == NULL || !prepare_order (self, error)) {
+    g_clear_pointer (&self->dataset, flux_dataset_free);
+    return FALSE;
   }
   left_out = flux_dataset_get_warning (self->dataset);
   if (left_out != NULL)
     gst_flux_post_warning (
         self, g_error_new_literal (FLUX_ERROR, FLUX_ERROR_FORMAT, left_out));
-  self->next = 0;
   self->order_epoch = NO_EPOCH;
-  self->format = FLUX_IMAGE_FORMAT_UNKNOWN;
   self->warned = left_out != NULL;
   set_n_samples (self, flux_dataset_get_n_samples (self->dataset));
   GST_INFO_OBJECT (self, "%u pictures in %s", self->n_samples, self->location);
   return TRUE;
+}
 
-failed:
-  g_clear_pointer (&self->dataset, flux_dataset_free);
+/* What is on the Hub: at the first picture, in the streaming thread. */
+static GstFlowReturn
+open_remote (GstFluxDatasetSrc *self)
+{
+  g_autofree gchar *path = NULL;
+  GError *error = NULL;
+  GstFlowReturn ret;
+
+  if (self->failed)
+    return GST_FLOW_ERROR;
+  path = gst_flux_hub_resolve (&self->hub, self->location, FLUX_HUB_DATASET, &error);
+  if (path != NULL && open_dataset (self, path, &error)) {
+    gst_element_post_message (
+        GST_ELEMENT (self), gst_message_new_duration_changed (GST_OBJECT (self)));
+    return GST_FLOW_OK;
+  }
+  ret = gst_flux_hub_flow (&self->hub, error);
+  self->failed = ret == GST_FLOW_ERROR;
+  gst_flux_post_error (self, error);
+  return ret;
+}
+
+static gboolean
+start (GstFluxDatasetSrc *self)
+{
+  GError *error = NULL;
+
+  gst_flux_hub_init (&self->hub, GST_ELEMENT (self));
+  self->failed = FALSE;
+  self->next = 0;
+  self->format = FLUX_IMAGE_FORMAT_UNKNOWN;
+  if ((self->location != NULL && flux_hub_is_uri (self->location)) ||
+      open_dataset (self, self->location, &error))
+    return TRUE;
   gst_flux_post_error (self, error);
   return FALSE;
 }
@@ -252,13 +172,27 @@ gst_flux_dataset_src_change_state (GstElement *element, GstStateChange transitio
   GstStateChangeReturn ret;
 
   /* Not in the base class's start(), to whose failure it would add an error. */
-  if (transition == GST_STATE_CHANGE_READY_TO_PAUSED && !open_dataset (self))
+  if (transition == GST_STATE_CHANGE_READY_TO_PAUSED && !start (self))
     return GST_STATE_CHANGE_FAILURE;
   ret = GST_ELEMENT_CLASS (parent_class)->change_state (element, transition);
   if (transition == GST_STATE_CHANGE_PAUSED_TO_READY ||
       (transition == GST_STATE_CHANGE_READY_TO_PAUSED && ret == GST_STATE_CHANGE_FAILURE))
     close_dataset (self);
   return ret;
+}
+
+static gboolean
+gst_flux_dataset_src_unlock (GstBaseSrc *base)
+{
+  gst_flux_hub_set_cancelled (&GST_FLUX_DATASET_SRC (base)->hub, TRUE);
+  return TRUE;
+}
+
+static gboolean
+gst_flux_dataset_src_unlock_stop (GstBaseSrc *base)
+{
+  gst_flux_hub_set_cancelled (&GST_FLUX_DATASET_SRC (base)->hub, FALSE);
+  return TRUE;
 }
 
 /* Caps are those of each picture: there is nothing to agree on before the first. */
@@ -346,8 +280,10 @@ gst_flux_dataset_src_create (GstPushSrc *push, GstBuffer **buffer)
   FluxDatasetSample picture;
   GstFluxSample sample = GST_FLUX_SAMPLE_INIT;
   guint index;
-  GstFlowReturn flow = read_next (self, &picture, &index);
+  GstFlowReturn flow = self->dataset != NULL ? GST_FLOW_OK : open_remote (self);
 
+  if (flow == GST_FLOW_OK)
+    flow = read_next (self, &picture, &index);
   if (flow != GST_FLOW_OK)
     return flow;
   if (!set_format (self, picture.format)) {
@@ -428,60 +364,18 @@ gst_flux_dataset_src_finalize (GObject *object)
 {
   GstFluxDatasetSrc *self = GST_FLUX_DATASET_SRC (object);
 
-  g_free (self->location);
-  g_free (self->caption_column);
-  g_free (self->instance_prompt);
+  gst_flux_dataset_src_free_properties (self);
   G_OBJECT_CLASS (parent_class)->finalize (object);
-}
-
-static void
-install_properties (GObjectClass *klass)
-{
-  g_object_class_install_property (klass, PROP_LOCATION,
-      g_param_spec_string ("location", "Location",
-          "Folder with metadata.jsonl, with pictures or with parquet files; or a .jsonl "
-          "or .parquet file",
-          NULL, GST_FLUX_PARAM_READY));
-  g_object_class_install_property (klass, PROP_CAPTION_COLUMN,
-      g_param_spec_string ("caption-column", "Caption Column",
-          "Name of the captions in metadata.jsonl and in parquet files",
-          DEFAULT_CAPTION_COLUMN, GST_FLUX_PARAM_READY));
-  g_object_class_install_property (klass, PROP_INSTANCE_PROMPT,
-      g_param_spec_string ("instance-prompt", "Instance Prompt",
-          "Caption of pictures that have none; NULL: that is an error", NULL,
-          GST_FLUX_PARAM_READY));
-  g_object_class_install_property (klass, PROP_SHUFFLE,
-      g_param_spec_boolean ("shuffle", "Shuffle",
-          "Send each epoch in an order of its own, by seed and epoch", DEFAULT_SHUFFLE,
-          GST_FLUX_PARAM_READY));
-  g_object_class_install_property (klass, PROP_SEED,
-      g_param_spec_uint64 ("seed", "Seed", "Seed of the orders (number, 0 or more)", 0,
-          G_MAXUINT64, DEFAULT_SEED, GST_FLUX_PARAM_READY));
-  g_object_class_install_property (klass, PROP_REPEATS,
-      g_param_spec_uint ("repeats", "Repeats",
-          "How often an epoch has each picture (times, 1 to 1000000)", 1, 1000000,
-          DEFAULT_REPEATS, GST_FLUX_PARAM_READY));
-  g_object_class_install_property (klass, PROP_LOOP,
-      g_param_spec_boolean ("loop", "Loop", "Send epoch after epoch without end",
-          DEFAULT_LOOP, GST_FLUX_PARAM_READY));
-  g_object_class_install_property (klass, PROP_N_SAMPLES,
-      g_param_spec_uint ("n-samples", "Number of Samples",
-          "Pictures in the data set, without repeats; 0 below PAUSED (pictures, 0 or "
-          "more)",
-          0, G_MAXUINT, 0, GST_FLUX_PARAM_READ));
 }
 
 static void
 gst_flux_dataset_src_class_init (GstFluxDatasetSrcClass *klass)
 {
-  GObjectClass *gobject_class = G_OBJECT_CLASS (klass);
   GstElementClass *element_class = GST_ELEMENT_CLASS (klass);
   GstBaseSrcClass *src_class = GST_BASE_SRC_CLASS (klass);
 
-  gobject_class->set_property = gst_flux_dataset_src_set_property;
-  gobject_class->get_property = gst_flux_dataset_src_get_property;
-  gobject_class->finalize = gst_flux_dataset_src_finalize;
-  install_properties (gobject_class);
+  G_OBJECT_CLASS (klass)->finalize = gst_flux_dataset_src_finalize;
+  gst_flux_dataset_src_install_properties (klass);
 
   gst_element_class_set_static_metadata (element_class, "FLUX picture data set reader",
       "Source/File", "Sends captioned pictures of a folder or of parquet files",
@@ -493,6 +387,8 @@ gst_flux_dataset_src_class_init (GstFluxDatasetSrcClass *klass)
   src_class->is_seekable = GST_DEBUG_FUNCPTR (gst_flux_dataset_src_is_seekable);
   src_class->do_seek = GST_DEBUG_FUNCPTR (gst_flux_dataset_src_do_seek);
   src_class->query = GST_DEBUG_FUNCPTR (gst_flux_dataset_src_query);
+  src_class->unlock = GST_DEBUG_FUNCPTR (gst_flux_dataset_src_unlock);
+  src_class->unlock_stop = GST_DEBUG_FUNCPTR (gst_flux_dataset_src_unlock_stop);
   GST_PUSH_SRC_CLASS (klass)->create = GST_DEBUG_FUNCPTR (gst_flux_dataset_src_create);
 }
 
@@ -500,9 +396,5 @@ static void
 gst_flux_dataset_src_init (GstFluxDatasetSrc *self)
 {
   gst_base_src_set_format (GST_BASE_SRC (self), GST_FORMAT_TIME);
-  self->caption_column = g_strdup (DEFAULT_CAPTION_COLUMN);
-  self->shuffle = DEFAULT_SHUFFLE;
-  self->seed = DEFAULT_SEED;
-  self->repeats = DEFAULT_REPEATS;
-  self->loop = DEFAULT_LOOP;
+  gst_flux_dataset_src_init_properties (self);
 }

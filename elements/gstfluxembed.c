@@ -17,7 +17,8 @@
  * the first sample, as the sticky event `flux-empty-prompt`: for caption dropout. They
  * are computed when `text-model` is set.
  *
- * The text encoders are loaded at the first missing row, and freed at EOS before EOS is
+ * The text encoders are loaded at the first missing row (and downloaded, when text-model
+ * is hf://user/name: not before one is missing), and freed at EOS before EOS is
  * forwarded.
  *
  * ## Example launch line
@@ -31,146 +32,21 @@
 #include "config.h"
 #endif
 
-#include "elements/gstfluxembed.h"
-
-#include "elements/gstfluxcaption.h"
-#include "elements/gstfluxcommon.h"
+#include "elements/gstfluxembed-private.h"
 #include "elements/gstfluxsamplemeta.h"
-#include "elements/gstfluxtensor.h"
 
 GST_DEBUG_CATEGORY_STATIC (gst_flux_embed_debug);
 #define GST_CAT_DEFAULT gst_flux_embed_debug
-
-typedef enum { MISSING_ERROR, MISSING_SKIP } GstFluxEmbedMissing;
-
-#define DEFAULT_MISSING MISSING_ERROR
-
-enum {
-  PROP_0,
-  PROP_LOCATION,
-  PROP_TEXT_MODEL,
-  PROP_TEXT_QUANTIZATION,
-  PROP_MAX_SEQUENCE_LENGTH,
-  PROP_MISSING,
-  PROP_DEVICE,
-  PROP_COMPUTE_DTYPE,
-};
-
-struct _GstFluxEmbed {
-  GstElement parent;
-  GstPad *sinkpad, *srcpad;
-
-  gchar *location, *text_model, *device; /* properties */
-  fx_qtype text_quantization;
-  fx_dtype compute_dtype; /* FX_N_DTYPES: auto */
-  guint max_sequence_length;
-  GstFluxEmbedMissing missing;
-
-  GstFluxCaption *captions;   /* PAUSED and above */
-  GstFluxTensorInfo in, out;  /* of the caps that came and were sent last */
-  gboolean have_in, have_out; /* stream lock */
-  GList *pending;             /* sticky events that came before the first sample */
-  gboolean sent_empty;
-  gboolean warned_captions;
-  gboolean save_failed; /* and posted */
-};
 
 static GstStaticPadTemplate sink_template = GST_STATIC_PAD_TEMPLATE (
     "sink", GST_PAD_SINK, GST_PAD_ALWAYS, GST_STATIC_CAPS (GST_FLUX_LATENT_CAPS));
 static GstStaticPadTemplate src_template = GST_STATIC_PAD_TEMPLATE (
     "src", GST_PAD_SRC, GST_PAD_ALWAYS, GST_STATIC_CAPS (GST_FLUX_SAMPLE_CAPS));
 
-static GType
-gst_flux_embed_missing_get_type (void)
-{
-  static gsize type = 0;
-  static const GEnumValue values[] = {
-      {MISSING_ERROR, "Stop with an error", "error"},
-      {MISSING_SKIP, "Drop the picture", "skip"},
-      {0, NULL, NULL},
-  };
-
-  return gst_flux_enum_register (&type, "GstFluxEmbedMissing", values);
-}
-
 #define gst_flux_embed_parent_class parent_class
 G_DEFINE_TYPE_WITH_CODE (GstFluxEmbed, gst_flux_embed, GST_TYPE_ELEMENT,
     GST_DEBUG_CATEGORY_INIT (gst_flux_embed_debug, "fluxembed", 0, "FLUX embeddings"))
 GST_ELEMENT_REGISTER_DEFINE (fluxembed, "fluxembed", GST_RANK_NONE, GST_TYPE_FLUX_EMBED);
-
-static void
-gst_flux_embed_set_property (
-    GObject *object, guint id, const GValue *value, GParamSpec *pspec)
-{
-  GstFluxEmbed *self = GST_FLUX_EMBED (object);
-
-  GST_OBJECT_LOCK (self);
-  switch (id) {
-    case PROP_LOCATION:
-      g_free (self->location);
-      self->location = g_value_dup_string (value);
-      break;
-    case PROP_TEXT_MODEL:
-      g_free (self->text_model);
-      self->text_model = g_value_dup_string (value);
-      break;
-    case PROP_TEXT_QUANTIZATION:
-      self->text_quantization = g_value_get_enum (value);
-      break;
-    case PROP_MAX_SEQUENCE_LENGTH:
-      self->max_sequence_length = g_value_get_uint (value);
-      break;
-    case PROP_MISSING:
-      self->missing = g_value_get_enum (value);
-      break;
-    case PROP_DEVICE:
-      g_free (self->device);
-      self->device = g_value_dup_string (value);
-      break;
-    case PROP_COMPUTE_DTYPE:
-      self->compute_dtype = (fx_dtype)g_value_get_enum (value);
-      break;
-    default:
-      G_OBJECT_WARN_INVALID_PROPERTY_ID (object, id, pspec);
-      break;
-  }
-  GST_OBJECT_UNLOCK (self);
-}
-
-static void
-gst_flux_embed_get_property (GObject *object, guint id, GValue *value, GParamSpec *pspec)
-{
-  GstFluxEmbed *self = GST_FLUX_EMBED (object);
-
-  GST_OBJECT_LOCK (self);
-  switch (id) {
-    case PROP_LOCATION:
-      g_value_set_string (value, self->location);
-      break;
-    case PROP_TEXT_MODEL:
-      g_value_set_string (value, self->text_model);
-      break;
-    case PROP_TEXT_QUANTIZATION:
-      g_value_set_enum (value, self->text_quantization);
-      break;
-    case PROP_MAX_SEQUENCE_LENGTH:
-      g_value_set_uint (value, self->max_sequence_length);
-      break;
-    case PROP_MISSING:
-      g_value_set_enum (value, self->missing);
-      break;
-    case PROP_DEVICE:
-      g_value_set_string (value, self->device);
-      break;
-    case PROP_COMPUTE_DTYPE:
-      g_value_set_enum (value, (gint)self->compute_dtype);
-      break;
-    default:
-      G_OBJECT_WARN_INVALID_PROPERTY_ID (object, id, pspec);
-      break;
-  }
-  GST_OBJECT_UNLOCK (self);
-}
 
 /* ---- work, with the stream lock ---- */
 
@@ -178,9 +54,7 @@ gst_flux_embed_get_property (GObject *object, guint id, GValue *value, GParamSpe
 static GstFlowReturn
 fail (GstFluxEmbed *self, GError *error)
 {
-  GstFlowReturn ret = g_error_matches (error, FLUX_ERROR, FLUX_ERROR_CANCELLED)
-                          ? GST_FLOW_FLUSHING
-                          : GST_FLOW_ERROR;
+  GstFlowReturn ret = gst_flux_hub_flow (&self->hub, error);
 
   gst_flux_post_error (self, error);
   return ret;
@@ -368,7 +242,11 @@ gst_flux_embed_sink_event (GstPad *pad, GstObject *parent, GstEvent *event)
       gst_flux_caption_free_weights (self->captions);
       push_pending (self);
       break;
+    case GST_EVENT_FLUSH_START:
+      gst_flux_hub_set_cancelled (&self->hub, TRUE);
+      break;
     case GST_EVENT_FLUSH_STOP:
+      gst_flux_hub_set_cancelled (&self->hub, FALSE);
       drop_pending (self);
       break;
     default:
@@ -387,9 +265,12 @@ gst_flux_embed_sink_event (GstPad *pad, GstObject *parent, GstEvent *event)
 static gboolean
 start (GstFluxEmbed *self)
 {
-  GstFluxCaptionSettings settings = {self->location, self->text_model, self->device,
-      self->compute_dtype, self->text_quantization, (gint)self->max_sequence_length};
+  GstFluxCaptionSettings settings = {self->location, self->text_model, &self->hub,
+      self->device, self->compute_dtype, self->text_quantization,
+      (gint)self->max_sequence_length};
   GError *error = NULL;
+
+  gst_flux_hub_init (&self->hub, GST_ELEMENT (self));
 
   if (self->location == NULL && self->text_model == NULL)
     g_set_error (&error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
@@ -423,8 +304,10 @@ gst_flux_embed_change_state (GstElement *element, GstStateChange transition)
 
   if (transition == GST_STATE_CHANGE_READY_TO_PAUSED && !start (self))
     return GST_STATE_CHANGE_FAILURE;
-  if (transition == GST_STATE_CHANGE_PAUSED_TO_READY && self->captions != NULL)
+  if (transition == GST_STATE_CHANGE_PAUSED_TO_READY && self->captions != NULL) {
+    gst_flux_hub_set_cancelled (&self->hub, TRUE);
     gst_flux_caption_cancel (self->captions);
+  }
   ret = GST_ELEMENT_CLASS (parent_class)->change_state (element, transition);
   if (self->captions != NULL && (transition == GST_STATE_CHANGE_PAUSED_TO_READY ||
                                     (transition == GST_STATE_CHANGE_READY_TO_PAUSED &&
@@ -433,54 +316,29 @@ gst_flux_embed_change_state (GstElement *element, GstStateChange transition)
   return ret;
 }
 
+static gboolean
+gst_flux_embed_send_event (GstElement *element, GstEvent *event)
+{
+  return gst_flux_hub_take_eos (&GST_FLUX_EMBED (element)->hub, event) ||
+         GST_ELEMENT_CLASS (parent_class)->send_event (element, event);
+}
+
 static void
 gst_flux_embed_finalize (GObject *object)
 {
   GstFluxEmbed *self = GST_FLUX_EMBED (object);
 
-  g_free (self->location);
-  g_free (self->text_model);
-  g_free (self->device);
+  gst_flux_embed_free_properties (self);
   G_OBJECT_CLASS (parent_class)->finalize (object);
-}
-
-static void
-install_properties (GObjectClass *klass)
-{
-  g_object_class_install_property (klass, PROP_LOCATION,
-      g_param_spec_string ("location", "Location",
-          "Table of embeddings, .parquet or .safetensors; NULL: rows are computed and "
-          "not "
-          "kept",
-          NULL, GST_FLUX_PARAM_READY));
-  g_object_class_install_property (klass, PROP_TEXT_MODEL,
-      g_param_spec_string ("text-model", "Text Model",
-          "Folder of the model whose text encoders compute missing rows; NULL: look-up "
-          "only",
-          NULL, GST_FLUX_PARAM_READY));
-  g_object_class_install_property (
-      klass, PROP_TEXT_QUANTIZATION, gst_flux_param_spec_text_quantization ());
-  g_object_class_install_property (
-      klass, PROP_MAX_SEQUENCE_LENGTH, gst_flux_param_spec_max_sequence_length ());
-  g_object_class_install_property (klass, PROP_MISSING,
-      g_param_spec_enum ("missing", "Missing",
-          "What to do with a picture that has no row when there is no text model",
-          gst_flux_embed_missing_get_type (), DEFAULT_MISSING, GST_FLUX_PARAM_READY));
-  g_object_class_install_property (klass, PROP_DEVICE, gst_flux_param_spec_device ());
-  g_object_class_install_property (
-      klass, PROP_COMPUTE_DTYPE, gst_flux_param_spec_compute_dtype ());
 }
 
 static void
 gst_flux_embed_class_init (GstFluxEmbedClass *klass)
 {
-  GObjectClass *gobject_class = G_OBJECT_CLASS (klass);
   GstElementClass *element_class = GST_ELEMENT_CLASS (klass);
 
-  gobject_class->set_property = gst_flux_embed_set_property;
-  gobject_class->get_property = gst_flux_embed_get_property;
-  gobject_class->finalize = gst_flux_embed_finalize;
-  install_properties (gobject_class);
+  G_OBJECT_CLASS (klass)->finalize = gst_flux_embed_finalize;
+  gst_flux_embed_install_properties (klass);
 
   gst_element_class_set_static_metadata (element_class, "FLUX embeddings",
       "Filter/Tensor", "Adds the text embeddings of its caption to each posterior",
@@ -488,6 +346,7 @@ gst_flux_embed_class_init (GstFluxEmbedClass *klass)
   gst_element_class_add_static_pad_template (element_class, &sink_template);
   gst_element_class_add_static_pad_template (element_class, &src_template);
   element_class->change_state = GST_DEBUG_FUNCPTR (gst_flux_embed_change_state);
+  element_class->send_event = GST_DEBUG_FUNCPTR (gst_flux_embed_send_event);
 }
 
 static void
@@ -502,8 +361,6 @@ gst_flux_embed_init (GstFluxEmbed *self)
   gst_pad_use_fixed_caps (self->srcpad);
   gst_element_add_pad (GST_ELEMENT (self), self->srcpad);
 
-  self->text_quantization = FX_Q_INT8;
-  self->max_sequence_length = 512;
-  self->device = g_strdup ("auto");
-  self->compute_dtype = FX_N_DTYPES;
+  gst_flux_embed_init_properties (self);
+  gst_flux_hub_init (&self->hub, GST_ELEMENT (self));
 }

@@ -17,8 +17,9 @@ struct _GstFluxPainter {
   gpointer data;
   FluxModel *model;
   FluxSampler *sampler;
-  GArray *loras;  /* Adapter */
-  FluxLora *lora; /* the trainer's, not owned, or NULL */
+  GArray *loras;     /* Adapter */
+  FluxLora *lora;    /* the trainer's, not owned, or NULL */
+  GHashTable *files; /* hf:// location to path, or NULL; not owned */
   GstFluxProgress progress;
 };
 
@@ -53,7 +54,7 @@ parse_lora (const gchar *text, gchar **path, gdouble *scale, GError **error)
       *path = g_steal_pointer (&head);
       return TRUE;
     }
-    if (!g_file_test (whole, G_FILE_TEST_EXISTS) &&
+    if (!g_file_test (whole, G_FILE_TEST_EXISTS) && strcmp (head, "hf") != 0 &&
         (g_str_has_suffix (head, ".safetensors") ||
             g_file_test (head, G_FILE_TEST_IS_REGULAR))) {
       g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
@@ -102,10 +103,33 @@ gst_flux_painter_check_loras (const gchar *loras, GError **error)
   for (guint i = 0; ok && i < list->len; i++) {
     const gchar *path = g_array_index (list, Adapter, i).path;
 
-    ok = g_file_test (path, G_FILE_TEST_EXISTS);
+    ok = flux_hub_is_uri (path) || g_file_test (path, G_FILE_TEST_EXISTS);
     if (!ok)
       g_set_error (error, FLUX_ERROR, FLUX_ERROR_NOT_FOUND,
-          "There is no adapter '%s': loras names .safetensors files.", path);
+          "There is no adapter '%s': loras names .safetensors files, or hf://user/name.",
+          path);
+  }
+  free_adapters (list);
+  return ok;
+}
+
+gboolean
+gst_flux_painter_fetch_loras (
+    const gchar *loras, GstFluxHub *hub, GHashTable *files, GError **error)
+{
+  GArray *list = g_array_new (FALSE, FALSE, sizeof (Adapter));
+  gboolean ok = parse_list (loras, list, error);
+
+  for (guint i = 0; ok && i < list->len; i++) {
+    const gchar *location = g_array_index (list, Adapter, i).path;
+    gchar *path;
+
+    if (!flux_hub_is_uri (location) || g_hash_table_contains (files, location))
+      continue;
+    path = gst_flux_hub_resolve (hub, location, FLUX_HUB_LORA, error);
+    ok = path != NULL;
+    if (ok)
+      g_hash_table_insert (files, g_strdup (location), path);
   }
   free_adapters (list);
   return ok;
@@ -140,8 +164,11 @@ load_lora (GstFluxPainter *self, const gchar *path, gboolean strict, GError **er
 {
   FluxTransformer *transformer = flux_model_get_transformer (self->model);
   FluxLoraReport report = {0};
+  const gchar *file =
+      self->files != NULL ? g_hash_table_lookup (self->files, path) : NULL;
   FluxLora *lora = flux_lora_read (flux_transformer_get_config (transformer),
-      flux_model_get_backend (self->model), path, strict, FALSE, &report, error);
+      flux_model_get_backend (self->model), file != NULL ? file : path, strict, FALSE,
+      &report, error);
 
   if (lora == NULL)
     return NULL;
@@ -311,6 +338,12 @@ gst_flux_painter_new_shared (GstElement *element, FluxModel *model, const gchar 
     return self;
   gst_flux_painter_free (self);
   return NULL;
+}
+
+void
+gst_flux_painter_set_files (GstFluxPainter *self, GHashTable *files)
+{
+  self->files = files;
 }
 
 void

@@ -52,10 +52,48 @@ read_prompts (GstFluxSamplerSrc *self, GError **error)
   return TRUE;
 }
 
+/* A damaged VAE is found now, not when it is needed: after the last step. */
+static gboolean
+read_model (GstFluxSamplerSrc *self, const gchar *path, GError **error)
+{
+  FluxConfig config;
+
+  if (!flux_config_read (path, &config, error) ||
+      !flux_vae_read_info (path, &self->vae, error) || !flux_vae_check (path, error))
+    return FALSE;
+  self->path = g_strdup (path);
+  return TRUE;
+}
+
+GstFlowReturn
+gst_flux_sampler_src_fetch (GstFluxSamplerSrc *self)
+{
+  g_autofree gchar *path = NULL, *loras = NULL;
+  GstFlowReturn ret;
+  GError *error = NULL;
+
+  if (self->refused)
+    return GST_FLOW_ERROR;
+  if (self->model != NULL && self->path == NULL) {
+    path = gst_flux_hub_resolve (&self->hub, self->model, FLUX_HUB_MODEL, &error);
+    if (path != NULL)
+      read_model (self, path, &error);
+  }
+  GST_OBJECT_LOCK (self);
+  loras = g_strdup (self->loras);
+  GST_OBJECT_UNLOCK (self);
+  if (error == NULL)
+    gst_flux_painter_fetch_loras (loras, &self->hub, self->adapters, &error);
+  ret = gst_flux_hub_flow (&self->hub, error);
+  self->refused = ret == GST_FLOW_ERROR;
+  if (error != NULL)
+    gst_flux_post_error (self, error);
+  return ret;
+}
+
 gboolean
 gst_flux_sampler_src_prepare (GstFluxSamplerSrc *self, GError **error)
 {
-  FluxConfig config;
   int device;
 
   if (self->model == NULL && self->every_steps == 0) {
@@ -69,10 +107,8 @@ gst_flux_sampler_src_prepare (GstFluxSamplerSrc *self, GError **error)
         "prompt a line.");
     return FALSE;
   }
-  /* A damaged VAE is found now, not when it is needed: after the last step. */
-  if (self->model != NULL && (!flux_config_read (self->model, &config, error) ||
-                                 !flux_vae_read_info (self->model, &self->vae, error) ||
-                                 !flux_vae_check (self->model, error)))
+  if (self->model != NULL && !flux_hub_is_uri (self->model) &&
+      !read_model (self, self->model, error))
     return FALSE;
   if (self->merge && (self->every_steps > 0 || self->quantization != FX_Q_NONE)) {
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS, "%s",
@@ -114,7 +150,7 @@ same_folder (const gchar *a, const gchar *b)
 static gboolean
 check_offer (GstFluxSamplerSrc *self, const GstFluxOffer *offer, GError **error)
 {
-  if (self->model != NULL && !same_folder (self->model, offer->model_path)) {
+  if (self->model != NULL && !same_folder (self->path, offer->model_path)) {
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
         "The preview's model is '%s' and the trainer's '%s': a preview shows the "
         "trainer's, leave model away.",
@@ -140,7 +176,7 @@ check_offer (GstFluxSamplerSrc *self, const GstFluxOffer *offer, GError **error)
 static gboolean
 open_painter (GstFluxSamplerSrc *self, const GstFluxOffer *offer, GError **error)
 {
-  FluxModelKey key = {self->model, self->quantization, self->compute_dtype, 0};
+  FluxModelKey key = {self->path, self->quantization, self->compute_dtype, 0};
 
   if (self->painter != NULL)
     return TRUE;
@@ -153,6 +189,8 @@ open_painter (GstFluxSamplerSrc *self, const GstFluxOffer *offer, GError **error
     self->painter = gst_flux_painter_new (GST_ELEMENT (self), &key,
         self->text_quantization, self->merge, may_go_on, self, error);
   }
+  if (self->painter != NULL)
+    gst_flux_painter_set_files (self->painter, self->adapters);
   return self->painter != NULL;
 }
 

@@ -36,6 +36,10 @@ struct _GstFluxSamplerSrc {
   GstFluxPreview *preview; /* when every_steps > 0 */
 
   /* PAUSED and above. */
+  gchar *path;          /* of the model; NULL: there is none, or it is on the Hub */
+  GHashTable *adapters; /* those of the Hub: location to path */
+  GstFluxHub hub;
+  gboolean refused; /* what is on the Hub; and posted */
   FluxVaeInfo vae;
   gchar **prompts; /* of prompt_location, or NULL */
   guint n_prompts;
@@ -54,6 +58,9 @@ void gst_flux_sampler_src_free_properties (GstFluxSamplerSrc *self);
 /* ---- -paint.c ---- */
 /* The next picture, with its messages and tags. */
 GstFlowReturn gst_flux_sampler_src_paint (GstFluxSamplerSrc *self, GstBuffer **buffer);
+/* Model and adapters of the Hub, where there are such: what is not there is downloaded.
+ */
+GstFlowReturn gst_flux_sampler_src_fetch (GstFluxSamplerSrc *self);
 /* FALSE when the settings cannot work; reads prompt_location. */
 gboolean gst_flux_sampler_src_prepare (GstFluxSamplerSrc *self, GError **error);
 

@@ -182,7 +182,8 @@ install_model (GObjectClass *klass)
 {
   g_object_class_install_property (klass, PROP_MODEL,
       g_param_spec_string ("model", "Model",
-          "Folder of the model in the diffusers layout; NULL in a preview: the trainer's",
+          "Folder of the model in the diffusers layout, or hf://user/name; NULL in a "
+          "preview: the trainer's",
           NULL, GST_FLUX_PARAM_READY));
   g_object_class_install_property (klass, PROP_QUANTIZATION,
       g_param_spec_enum ("quantization", "Quantization",
@@ -196,7 +197,7 @@ install_model (GObjectClass *klass)
   g_object_class_install_property (klass, PROP_LORAS,
       g_param_spec_string ("loras", "LoRAs",
           "Adapters whose effects add up, each with a scale after a colon or 1: "
-          "a.safetensors:0.8,b.safetensors; a change takes effect at the next picture",
+          "a.safetensors:0.8,hf://user/name; a change takes effect at the next picture",
           NULL, GST_FLUX_PARAM_PLAYING));
   g_object_class_install_property (klass, PROP_LORA_SCALE,
       g_param_spec_double ("lora-scale", "LoRA Scale",

@@ -29,7 +29,12 @@
  * writes such files), `layers` (guint, that it changes), `tensors` (guint, in the file),
  * `left-out` (guint, of them, when strict is FALSE).
  *
- * Progress messages: open and sample.
+ * Progress messages: download, open and sample.
+ *
+ * ## The Hugging Face Hub
+ * `model` and each of `loras` may be hf://user/name[@revision][/path]. What is needed of
+ * them is downloaded before the first picture, into the cache that Python's
+ * huggingface_hub shares; flux/hub/hub.h has its environment variables.
  *
  * ## Example launch line
  * |[
@@ -130,6 +135,9 @@ gst_flux_sampler_src_negotiate (GstBaseSrc *base)
   GstCaps *wanted;
   GError *error;
 
+  /* The size that the model was trained at is known with the model. What goes wrong is
+   * told by create(), the base class would call it a failure to negotiate. */
+  gst_flux_sampler_src_fetch (GST_FLUX_SAMPLER_SRC (base));
   if (GST_BASE_SRC_CLASS (parent_class)->negotiate (base))
     return TRUE;
   wanted = gst_pad_peer_query_caps (GST_BASE_SRC_PAD (base), NULL);
@@ -248,11 +256,14 @@ start (GstFluxSamplerSrc *self)
   GError *error = NULL;
 
   g_atomic_int_set (&self->unlocked, FALSE);
+  gst_flux_hub_init (&self->hub, GST_ELEMENT (self));
+  self->refused = FALSE;
   self->frame = 0;
   gst_video_info_init (&self->video);
   if (!gst_flux_sampler_src_prepare (self, &error) ||
       (self->preview != NULL && !gst_flux_preview_attach (self->preview, &error))) {
     g_clear_pointer (&self->prompts, g_strfreev);
+    g_clear_pointer (&self->path, g_free);
     self->n_prompts = 0;
     gst_flux_post_error (self, error);
     return FALSE;
@@ -267,6 +278,8 @@ stop (GstFluxSamplerSrc *self)
 {
   g_clear_pointer (&self->painter, gst_flux_painter_free);
   g_clear_pointer (&self->merged, g_free);
+  g_clear_pointer (&self->path, g_free);
+  g_hash_table_remove_all (self->adapters);
   if (self->preview != NULL)
     gst_flux_preview_detach (self->preview);
   g_clear_pointer (&self->prompts, g_strfreev);
@@ -299,6 +312,7 @@ gst_flux_sampler_src_unlock (GstBaseSrc *base)
   GstFluxSamplerSrc *self = GST_FLUX_SAMPLER_SRC (base);
 
   g_atomic_int_set (&self->unlocked, TRUE);
+  gst_flux_hub_set_cancelled (&self->hub, TRUE);
   if (self->preview != NULL)
     gst_flux_preview_set_flushing (self->preview, TRUE);
   return TRUE;
@@ -310,6 +324,7 @@ gst_flux_sampler_src_unlock_stop (GstBaseSrc *base)
   GstFluxSamplerSrc *self = GST_FLUX_SAMPLER_SRC (base);
 
   g_atomic_int_set (&self->unlocked, FALSE);
+  gst_flux_hub_set_cancelled (&self->hub, FALSE);
   if (self->preview != NULL)
     gst_flux_preview_set_flushing (self->preview, FALSE);
   return TRUE;
@@ -326,7 +341,9 @@ gst_flux_sampler_src_create (GstPushSrc *push, GstBuffer **buffer)
   if (self->frame >= count_frames (self))
     return GST_FLOW_EOS;
   gst_object_sync_values (GST_OBJECT (self), time_of (self, self->frame));
-  ret = gst_flux_sampler_src_paint (self, buffer);
+  ret = gst_flux_sampler_src_fetch (self);
+  if (ret == GST_FLOW_OK)
+    ret = gst_flux_sampler_src_paint (self, buffer);
   if (ret != GST_FLOW_OK)
     return ret;
   if (self->preview == NULL) {
@@ -361,6 +378,7 @@ static void
 gst_flux_sampler_src_finalize (GObject *object)
 {
   gst_flux_sampler_src_free_properties (GST_FLUX_SAMPLER_SRC (object));
+  g_hash_table_unref (GST_FLUX_SAMPLER_SRC (object)->adapters);
   G_OBJECT_CLASS (parent_class)->finalize (object);
 }
 
@@ -394,6 +412,8 @@ static void
 gst_flux_sampler_src_init (GstFluxSamplerSrc *self)
 {
   gst_flux_sampler_src_init_properties (self);
+  gst_flux_hub_init (&self->hub, GST_ELEMENT (self));
+  self->adapters = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, g_free);
   gst_base_src_set_format (GST_BASE_SRC (self), GST_FORMAT_TIME);
   gst_pad_add_probe (GST_BASE_SRC_PAD (self), GST_PAD_PROBE_TYPE_EVENT_DOWNSTREAM,
       eos_probe, self, NULL);

@@ -5,6 +5,7 @@
  *   gstfluxtrainsink-props.c  properties
  *   gstfluxtrainsink-run.c    the two running designs: when a step is due
  *   gstfluxtrainsink-work.c   opening the model, a step, saving
+ *   gstfluxtrainsink-hub.c    a base model of the Hub
  *   gstfluxtrainsink-bus.c    messages
  *   gstfluxtrainsink-meter.c  the paired loss
  *   gstfluxtrainsink-report.c what report-to asks for
@@ -13,6 +14,7 @@
 
 #include "elements/gstfluxcommon.h"
 #include "elements/gstfluxcontext.h"
+#include "elements/gstfluxhub.h"
 #include "elements/gstfluxtensor.h"
 #include "elements/gstfluxtrainsink.h"
 #include "flux/report/report.h"
@@ -61,10 +63,13 @@ struct _GstFluxTrainSink {
   guint64 step;
   gdouble loss;
 
-  /* READY and above. */
+  /* READY and above; of a model on the Hub, once caps have come. */
+  gchar *path; /* of the model */
   FluxConfig shape;
   FluxVaeInfo vae;
   gchar *vae_fingerprint;
+  GstFluxHub hub;
+  GstPadEventFunction base_event; /* of the base class's pad */
   GstFluxTraining *training;
   gboolean async_off; /* by us, not by the property */
   FluxReport *report; /* PAUSED and above; or NULL */
@@ -96,6 +101,14 @@ struct _GstFluxTrainSink {
 void gst_flux_train_sink_install_properties (GstFluxTrainSinkClass *klass);
 void gst_flux_train_sink_init_properties (GstFluxTrainSink *self);
 void gst_flux_train_sink_free_properties (GstFluxTrainSink *self);
+
+/* ---- -hub.c ---- */
+/* What is known of the model without its weights; nothing yet when it is on the Hub and
+ * has not been downloaded. */
+gboolean gst_flux_train_sink_read_model (GstFluxTrainSink *self, GError **error);
+void gst_flux_train_sink_forget_model (GstFluxTrainSink *self);
+/* Once: downloads the model when caps come that need it. */
+void gst_flux_train_sink_watch_caps (GstFluxTrainSink *self);
 
 /* ---- -run.c ---- */
 /* FALSE: stop what is being done, somebody flushes. Waits while the pipeline is paused.

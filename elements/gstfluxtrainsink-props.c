@@ -301,7 +301,7 @@ static void
 install_data (GObjectClass *klass)
 {
   add_string (klass, PROP_MODEL, "model", "Model", NULL,
-      "Folder of the model in the diffusers layout");
+      "Folder of the model in the diffusers layout, or hf://user/name");
   add_enum (klass, PROP_QUANTIZATION, "quantization", "Quantization",
       GST_TYPE_FLUX_QUANTIZATION, FX_Q_NF4,
       "Weights of the frozen base; a base that is stored in 4 bits stays so");

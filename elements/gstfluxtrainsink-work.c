@@ -84,7 +84,7 @@ static gboolean
 open_base (GstFluxTrainSink *self, GError **error)
 {
   FluxModelKey key = {
-      self->model, (fx_qtype)self->quantization, (fx_dtype)self->compute_dtype, 0};
+      self->path, (fx_qtype)self->quantization, (fx_dtype)self->compute_dtype, 0};
   GError *failure = NULL;
 
   gst_flux_progress_init (&self->opening, GST_ELEMENT (self), "open", NULL);
@@ -196,7 +196,7 @@ gst_flux_train_sink_open (GstFluxTrainSink *self, GError **error)
   self->step = step;
   GST_OBJECT_UNLOCK (self);
   self->saved_step = step;
-  gst_flux_training_begin (self->training, self->base, self->model,
+  gst_flux_training_begin (self->training, self->base, self->path,
       (fx_qtype)self->quantization, flux_trainer_get_lora (self->trainer));
   gst_flux_train_sink_set_state (self, STATE_TRAINING);
   gst_element_post_message (

@@ -17,6 +17,9 @@
  * stream (and begins with the samples it has). In both, a window ends with its epoch, so
  * that the last one may be shorter. Samples of one window may have different sizes.
  *
+ * A model of the Hugging Face Hub, model=hf://user/name, is downloaded when the first
+ * caps come, but for what other elements need of it.
+ *
  * ## Stopping
  * An EOS event sent to the element (as gst-launch-1.0 -e does on Ctrl-C: the element has
  * the source flag, so that a pipeline hands it on) ends training after the current step:
@@ -40,7 +43,7 @@
  * `flux-report`, once for each format that `report-to` names: `format` (string), and
  * `location` (string: a file).
  *
- * Progress messages: open, train and save.
+ * Progress messages: download, open, train and save.
  *
  * ## Example launch line
  * |[
@@ -92,13 +95,13 @@ check_settings (GstFluxTrainSink *self, GError **error)
         ".safetensors file.");
     return FALSE;
   }
-  if (!flux_config_read (self->model, &self->shape, error) ||
-      !flux_vae_read_info (self->model, &self->vae, error) ||
-      (self->vae_fingerprint = flux_vae_fingerprint (self->model, error)) == NULL)
+  if (!gst_flux_train_sink_read_model (self, error))
     return FALSE;
   config.targets = self->targets;
-  config.vae_scaling = self->vae.scaling_factor;
-  config.vae_shift = self->vae.shift_factor;
+  if (self->vae_fingerprint != NULL) {
+    config.vae_scaling = self->vae.scaling_factor;
+    config.vae_shift = self->vae.shift_factor;
+  }
   return flux_train_config_check (&config, error);
 }
 
@@ -109,7 +112,7 @@ start (GstFluxTrainSink *self)
   GError *error = NULL;
 
   if (!check_settings (self, &error)) {
-    g_clear_pointer (&self->vae_fingerprint, g_free);
+    gst_flux_train_sink_forget_model (self);
     gst_flux_post_error (self, error);
     return FALSE;
   }
@@ -123,7 +126,8 @@ static void
 stop (GstFluxTrainSink *self)
 {
   g_clear_pointer (&self->training, gst_flux_training_free);
-  g_clear_pointer (&self->vae_fingerprint, g_free);
+  gst_flux_train_sink_forget_model (self);
+  memset (&self->vae, 0, sizeof self->vae);
 }
 
 /* ---- READY <-> PAUSED ---- */
@@ -156,6 +160,7 @@ begin_run (GstFluxTrainSink *self)
     gst_flux_post_error (self, error);
     return FALSE;
   }
+  gst_flux_hub_init (&self->hub, GST_ELEMENT (self));
   g_atomic_int_set (&self->stopping, FALSE);
   g_atomic_int_set (&self->unlocked, FALSE);
   g_atomic_int_set (&self->finish, FALSE);
@@ -196,8 +201,10 @@ gst_flux_train_sink_change_state (GstElement *element, GstStateChange transition
     return GST_STATE_CHANGE_FAILURE;
   if (transition == GST_STATE_CHANGE_READY_TO_PAUSED && !begin_run (self))
     return GST_STATE_CHANGE_FAILURE;
-  if (transition == GST_STATE_CHANGE_PAUSED_TO_READY)
+  if (transition == GST_STATE_CHANGE_PAUSED_TO_READY) {
     g_atomic_int_set (&self->stopping, TRUE);
+    gst_flux_hub_set_cancelled (&self->hub, TRUE);
+  }
   ret = GST_ELEMENT_CLASS (parent_class)->change_state (element, transition);
   if (transition == GST_STATE_CHANGE_PAUSED_TO_READY ||
       (transition == GST_STATE_CHANGE_READY_TO_PAUSED && ret == GST_STATE_CHANGE_FAILURE))
@@ -385,7 +392,8 @@ gst_flux_train_sink_send_event (GstElement *element, GstEvent *event)
   if (GST_EVENT_TYPE (event) != GST_EVENT_EOS)
     return GST_ELEMENT_CLASS (parent_class)->send_event (element, event);
   g_atomic_int_set (&self->finish, TRUE);
-  gst_event_unref (event);
+  if (!gst_flux_hub_take_eos (&self->hub, event))
+    gst_event_unref (event);
   return TRUE;
 }
 
@@ -479,6 +487,7 @@ static void
 gst_flux_train_sink_init (GstFluxTrainSink *self)
 {
   gst_flux_train_sink_init_properties (self);
+  gst_flux_train_sink_watch_caps (self);
   self->held = g_array_new (FALSE, FALSE, sizeof (GstFluxHeldSample));
   g_array_set_clear_func (self->held, held_clear);
   g_rec_mutex_init (&self->task_lock);

@@ -13,6 +13,9 @@
  * that is not, and freed at EOS before EOS is forwarded (or, in a looping stream, after
  * an epoch in which everything was found).
  *
+ * A model of the Hugging Face Hub, model=hf://user/name, is downloaded (its VAE only)
+ * when the first caps come.
+ *
  * A buffer without a key (say, from videotestsrc) gets the SHA-256 of its RGB pixels.
  *
  * ## Example launch line
@@ -25,45 +28,14 @@
 #include "config.h"
 #endif
 
-#include "elements/gstfluxvaeenc.h"
-
-#include <gst/video/video.h>
-
-#include "elements/gstfluxcommon.h"
-#include "elements/gstfluxposterior.h"
 #include "elements/gstfluxtensor.h"
+#include "elements/gstfluxvaeenc-private.h"
 
 GST_DEBUG_CATEGORY_STATIC (gst_flux_vae_enc_debug);
 #define GST_CAT_DEFAULT gst_flux_vae_enc_debug
 
 /* Pixels a side: the VAE's 8 times the 2 x 2 cells of a token. */
 #define PIXELS_STEP 16
-
-enum {
-  PROP_0,
-  PROP_MODEL,
-  PROP_CACHE_LOCATION,
-  PROP_DEVICE,
-  PROP_COMPUTE_DTYPE,
-  PROP_CACHE_HITS,
-  PROP_CACHE_MISSES,
-};
-
-struct _GstFluxVaeEnc {
-  GstBaseTransform parent;
-
-  gchar *model, *cache_location, *device; /* properties */
-  fx_dtype compute_dtype;                 /* FX_N_DTYPES: auto */
-  guint64 hits, misses;                   /* of the last run, object lock */
-
-  FluxVaeInfo info; /* valid when fingerprint is set: READY and above */
-  gchar *fingerprint;
-
-  GstVideoInfo video;
-  gboolean refused;            /* its size */
-  GstFluxPosterior *posterior; /* PAUSED and above; object lock to set */
-  GstFluxProgress progress;    /* "encode" */
-};
 
 static GstStaticPadTemplate sink_template = GST_STATIC_PAD_TEMPLATE (
     "sink", GST_PAD_SINK, GST_PAD_ALWAYS, GST_STATIC_CAPS (GST_VIDEO_CAPS_MAKE ("RGB")));
@@ -75,71 +47,6 @@ G_DEFINE_TYPE_WITH_CODE (GstFluxVaeEnc, gst_flux_vae_enc, GST_TYPE_BASE_TRANSFOR
     GST_DEBUG_CATEGORY_INIT (gst_flux_vae_enc_debug, "fluxvaeenc", 0, "FLUX VAE encoder"))
 GST_ELEMENT_REGISTER_DEFINE (
     fluxvaeenc, "fluxvaeenc", GST_RANK_NONE, GST_TYPE_FLUX_VAE_ENC);
-
-static void
-gst_flux_vae_enc_set_property (
-    GObject *object, guint id, const GValue *value, GParamSpec *pspec)
-{
-  GstFluxVaeEnc *self = GST_FLUX_VAE_ENC (object);
-  gchar **field = NULL;
-
-  switch (id) {
-    case PROP_COMPUTE_DTYPE:
-      GST_OBJECT_LOCK (self);
-      self->compute_dtype = (fx_dtype)g_value_get_enum (value);
-      GST_OBJECT_UNLOCK (self);
-      return;
-    case PROP_MODEL:
-      field = &self->model;
-      break;
-    case PROP_CACHE_LOCATION:
-      field = &self->cache_location;
-      break;
-    case PROP_DEVICE:
-      field = &self->device;
-      break;
-    default:
-      G_OBJECT_WARN_INVALID_PROPERTY_ID (object, id, pspec);
-      return;
-  }
-  GST_OBJECT_LOCK (self);
-  g_free (*field);
-  *field = g_value_dup_string (value);
-  GST_OBJECT_UNLOCK (self);
-}
-
-static void
-gst_flux_vae_enc_get_property (
-    GObject *object, guint id, GValue *value, GParamSpec *pspec)
-{
-  GstFluxVaeEnc *self = GST_FLUX_VAE_ENC (object);
-
-  GST_OBJECT_LOCK (self);
-  switch (id) {
-    case PROP_MODEL:
-      g_value_set_string (value, self->model);
-      break;
-    case PROP_CACHE_LOCATION:
-      g_value_set_string (value, self->cache_location);
-      break;
-    case PROP_DEVICE:
-      g_value_set_string (value, self->device);
-      break;
-    case PROP_COMPUTE_DTYPE:
-      g_value_set_enum (value, (gint)self->compute_dtype);
-      break;
-    case PROP_CACHE_HITS:
-    case PROP_CACHE_MISSES:
-      if (self->posterior != NULL)
-        gst_flux_posterior_get_counts (self->posterior, &self->hits, &self->misses);
-      g_value_set_uint64 (value, id == PROP_CACHE_HITS ? self->hits : self->misses);
-      break;
-    default:
-      G_OBJECT_WARN_INVALID_PROPERTY_ID (object, id, pspec);
-      break;
-  }
-  GST_OBJECT_UNLOCK (self);
-}
 
 /* ---- negotiation ---- */
 
@@ -304,7 +211,8 @@ gst_flux_vae_enc_sink_event (GstBaseTransform *base, GstEvent *event)
   if (GST_EVENT_TYPE (event) == GST_EVENT_EOS) {
     gst_flux_progress_end (&self->progress, "pictures", NULL);
     /* Before EOS goes on: the trainer behind it needs the memory. */
-    gst_flux_posterior_free_weights (self->posterior);
+    if (self->posterior != NULL)
+      gst_flux_posterior_free_weights (self->posterior);
   }
   return GST_BASE_TRANSFORM_CLASS (parent_class)->sink_event (base, event);
 }
@@ -320,30 +228,81 @@ open_model (GstFluxVaeEnc *self, GError **error)
         "fluxvaeenc has no model: set model to a folder with a vae in it.");
     return FALSE;
   }
-  if (!flux_vae_read_info (self->model, &self->info, error))
+  if (self->path == NULL && flux_hub_is_uri (self->model))
+    return TRUE;
+  if (self->path == NULL)
+    self->path = g_strdup (self->model);
+  if (!flux_vae_read_info (self->path, &self->info, error))
     return FALSE;
-  self->fingerprint = flux_vae_fingerprint (self->model, error);
+  self->fingerprint = flux_vae_fingerprint (self->path, error);
   return self->fingerprint != NULL;
+}
+
+static gboolean
+open_cache (GstFluxVaeEnc *self, GError **error)
+{
+  GstFluxPosterior *posterior = gst_flux_posterior_new (GST_ELEMENT (self), self->path,
+      self->cache_location, self->device, self->compute_dtype, error);
+
+  GST_OBJECT_LOCK (self);
+  self->posterior = posterior;
+  GST_OBJECT_UNLOCK (self);
+  return posterior != NULL;
+}
+
+/* The model is on the Hub: caps say which VAE it is, so it is needed before they go on.
+ */
+static GstFlowReturn
+open_remote (GstFluxVaeEnc *self)
+{
+  GError *error = NULL;
+  GstFlowReturn ret;
+
+  if (self->refused)
+    return GST_FLOW_ERROR;
+  if (self->path == NULL)
+    self->path = gst_flux_hub_resolve (&self->hub, self->model, FLUX_HUB_VAE, &error);
+  if (self->path != NULL && (self->fingerprint != NULL || open_model (self, &error)) &&
+      open_cache (self, &error))
+    return GST_FLOW_OK;
+  ret = gst_flux_hub_flow (&self->hub, error);
+  self->refused = ret == GST_FLOW_ERROR;
+  g_clear_pointer (&self->path, g_free);
+  gst_flux_post_error (self, error);
+  return ret;
+}
+
+/* Of the sink pad: with the flow return that is due when caps cannot be taken. */
+static GstFlowReturn
+gst_flux_vae_enc_pad_event (GstPad *pad, GstObject *parent, GstEvent *event)
+{
+  GstFluxVaeEnc *self = GST_FLUX_VAE_ENC (parent);
+  GstEventType type = GST_EVENT_TYPE (event);
+  GstFlowReturn ret = GST_FLOW_OK;
+
+  if (type == GST_EVENT_FLUSH_START || type == GST_EVENT_FLUSH_STOP)
+    gst_flux_hub_set_cancelled (&self->hub, type == GST_EVENT_FLUSH_START);
+  if (type == GST_EVENT_CAPS && self->posterior == NULL)
+    ret = open_remote (self);
+  if (ret != GST_FLOW_OK)
+    gst_event_unref (event);
+  else if (!self->base_event (pad, parent, event))
+    ret = type == GST_EVENT_CAPS ? GST_FLOW_NOT_NEGOTIATED : GST_FLOW_ERROR;
+  return ret;
 }
 
 static gboolean
 start (GstFluxVaeEnc *self)
 {
-  GstFluxPosterior *posterior;
   GError *error = NULL;
 
   gst_flux_progress_init (&self->progress, GST_ELEMENT (self), "encode", NULL);
+  gst_flux_hub_init (&self->hub, GST_ELEMENT (self));
   self->refused = FALSE;
-  posterior = gst_flux_posterior_new (GST_ELEMENT (self), self->model,
-      self->cache_location, self->device, self->compute_dtype, &error);
-  if (posterior == NULL) {
-    gst_flux_post_error (self, error);
-    return FALSE;
-  }
-  GST_OBJECT_LOCK (self);
-  self->posterior = posterior;
-  GST_OBJECT_UNLOCK (self);
-  return TRUE;
+  if (self->path == NULL || open_cache (self, &error))
+    return TRUE;
+  gst_flux_post_error (self, error);
+  return FALSE;
 }
 
 static void
@@ -370,22 +329,35 @@ gst_flux_vae_enc_change_state (GstElement *element, GstStateChange transition)
   GError *error = NULL;
 
   if (transition == GST_STATE_CHANGE_NULL_TO_READY && !open_model (self, &error)) {
+    g_clear_pointer (&self->path, g_free);
     gst_flux_post_error (self, error);
     return GST_STATE_CHANGE_FAILURE;
   }
   /* Not in the base class's start(), which would add an error of its own. */
   if (transition == GST_STATE_CHANGE_READY_TO_PAUSED && !start (self))
     return GST_STATE_CHANGE_FAILURE;
-  if (transition == GST_STATE_CHANGE_PAUSED_TO_READY && self->posterior != NULL)
-    gst_flux_posterior_cancel (self->posterior);
+  if (transition == GST_STATE_CHANGE_PAUSED_TO_READY) {
+    gst_flux_hub_set_cancelled (&self->hub, TRUE);
+    if (self->posterior != NULL)
+      gst_flux_posterior_cancel (self->posterior);
+  }
   ret = GST_ELEMENT_CLASS (parent_class)->change_state (element, transition);
   if (self->posterior != NULL && (transition == GST_STATE_CHANGE_PAUSED_TO_READY ||
                                      (transition == GST_STATE_CHANGE_READY_TO_PAUSED &&
                                          ret == GST_STATE_CHANGE_FAILURE)))
     stop (self);
-  if (transition == GST_STATE_CHANGE_READY_TO_NULL)
+  if (transition == GST_STATE_CHANGE_READY_TO_NULL) {
     g_clear_pointer (&self->fingerprint, g_free);
+    g_clear_pointer (&self->path, g_free);
+  }
   return ret;
+}
+
+static gboolean
+gst_flux_vae_enc_send_event (GstElement *element, GstEvent *event)
+{
+  return gst_flux_hub_take_eos (&GST_FLUX_VAE_ENC (element)->hub, event) ||
+         GST_ELEMENT_CLASS (parent_class)->send_event (element, event);
 }
 
 static void
@@ -393,50 +365,20 @@ gst_flux_vae_enc_finalize (GObject *object)
 {
   GstFluxVaeEnc *self = GST_FLUX_VAE_ENC (object);
 
-  g_free (self->model);
-  g_free (self->cache_location);
-  g_free (self->device);
+  gst_flux_vae_enc_free_properties (self);
   g_free (self->fingerprint);
+  g_free (self->path);
   G_OBJECT_CLASS (parent_class)->finalize (object);
-}
-
-static void
-install_properties (GObjectClass *klass)
-{
-  g_object_class_install_property (klass, PROP_MODEL,
-      g_param_spec_string ("model", "Model",
-          "Folder of the model (with vae in it), or of its VAE", NULL,
-          GST_FLUX_PARAM_READY));
-  g_object_class_install_property (klass, PROP_CACHE_LOCATION,
-      g_param_spec_string ("cache-location", "Cache Location",
-          "Folder where posteriors are kept; NULL: in memory, as long as the element "
-          "runs",
-          NULL, GST_FLUX_PARAM_READY));
-  g_object_class_install_property (klass, PROP_DEVICE, gst_flux_param_spec_device ());
-  g_object_class_install_property (
-      klass, PROP_COMPUTE_DTYPE, gst_flux_param_spec_compute_dtype ());
-  g_object_class_install_property (klass, PROP_CACHE_HITS,
-      g_param_spec_uint64 ("cache-hits", "Cache Hits",
-          "Pictures whose posterior was found in the cache since PAUSED (pictures, 0 or "
-          "more)",
-          0, G_MAXUINT64, 0, GST_FLUX_PARAM_READ));
-  g_object_class_install_property (klass, PROP_CACHE_MISSES,
-      g_param_spec_uint64 ("cache-misses", "Cache Misses",
-          "Pictures that were encoded since PAUSED (pictures, 0 or more)", 0, G_MAXUINT64,
-          0, GST_FLUX_PARAM_READ));
 }
 
 static void
 gst_flux_vae_enc_class_init (GstFluxVaeEncClass *klass)
 {
-  GObjectClass *gobject_class = G_OBJECT_CLASS (klass);
   GstElementClass *element_class = GST_ELEMENT_CLASS (klass);
   GstBaseTransformClass *transform_class = GST_BASE_TRANSFORM_CLASS (klass);
 
-  gobject_class->set_property = gst_flux_vae_enc_set_property;
-  gobject_class->get_property = gst_flux_vae_enc_get_property;
-  gobject_class->finalize = gst_flux_vae_enc_finalize;
-  install_properties (gobject_class);
+  G_OBJECT_CLASS (klass)->finalize = gst_flux_vae_enc_finalize;
+  gst_flux_vae_enc_install_properties (klass);
 
   gst_element_class_set_static_metadata (element_class, "FLUX VAE encoder",
       "Converter/Video/Tensor", "Encodes pictures to the posterior of a FLUX model's VAE",
@@ -445,6 +387,7 @@ gst_flux_vae_enc_class_init (GstFluxVaeEncClass *klass)
   gst_element_class_add_static_pad_template (element_class, &src_template);
 
   element_class->change_state = GST_DEBUG_FUNCPTR (gst_flux_vae_enc_change_state);
+  element_class->send_event = GST_DEBUG_FUNCPTR (gst_flux_vae_enc_send_event);
   transform_class->transform_caps = GST_DEBUG_FUNCPTR (gst_flux_vae_enc_transform_caps);
   transform_class->set_caps = GST_DEBUG_FUNCPTR (gst_flux_vae_enc_set_caps);
   transform_class->sink_event = GST_DEBUG_FUNCPTR (gst_flux_vae_enc_sink_event);
@@ -454,6 +397,11 @@ gst_flux_vae_enc_class_init (GstFluxVaeEncClass *klass)
 static void
 gst_flux_vae_enc_init (GstFluxVaeEnc *self)
 {
-  self->device = g_strdup ("auto");
-  self->compute_dtype = FX_N_DTYPES;
+  GstPad *sinkpad = GST_BASE_TRANSFORM_SINK_PAD (self);
+
+  gst_flux_vae_enc_init_properties (self);
+  gst_flux_hub_init (&self->hub, GST_ELEMENT (self));
+  self->base_event = GST_PAD_EVENTFUNC (sinkpad);
+  gst_pad_set_event_full_function (
+      sinkpad, GST_DEBUG_FUNCPTR (gst_flux_vae_enc_pad_event));
 }

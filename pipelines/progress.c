@@ -51,6 +51,18 @@ append_duration (GString *line, double seconds)
     g_string_append_printf (line, "%u:%02u", (guint)(s / 60), (guint)(s % 60));
 }
 
+/* `done` of `total`, at most that. */
+static void
+append_bar (GString *line, guint64 done, guint64 total)
+{
+  guint filled = (guint)(MIN (done, total) * BAR_WIDTH / total);
+
+  g_string_append_c (line, '[');
+  for (guint i = 0; i < BAR_WIDTH; i++)
+    g_string_append_c (line, i < filled ? '#' : '.');
+  g_string_append_c (line, ']');
+}
+
 /* The rate is over all steps since the first one seen, which holds warm-up and
  * allocation. */
 static void
@@ -60,7 +72,6 @@ show_step (GstFluxProgress *self, const GstStructure *s)
   guint64 step = 0, max_steps = 0;
   double loss = 0;
   gint64 now = g_get_monotonic_time ();
-  guint filled;
 
   if (!gst_structure_get_uint64 (s, "step", &step) ||
       !gst_structure_get_uint64 (s, "max-steps", &max_steps) || max_steps == 0)
@@ -75,12 +86,9 @@ show_step (GstFluxProgress *self, const GstStructure *s)
       return;
     self->last_tenth = step * 10 / max_steps;
   }
-  filled = (guint)(MIN (step, max_steps) * BAR_WIDTH / max_steps);
-  g_string_append_c (line, '[');
-  for (guint i = 0; i < BAR_WIDTH; i++)
-    g_string_append_c (line, i < filled ? '#' : '.');
-  g_string_append_printf (line,
-      "] %" G_GUINT64_FORMAT "/%" G_GUINT64_FORMAT "  loss %.4f", step, max_steps, loss);
+  append_bar (line, step, max_steps);
+  g_string_append_printf (line, " %" G_GUINT64_FORMAT "/%" G_GUINT64_FORMAT "  loss %.4f",
+      step, max_steps, loss);
   if (step > self->first_step && now > self->first_time) {
     double rate = (step - self->first_step) * 1e6 / (double)(now - self->first_time);
 
@@ -115,8 +123,8 @@ show_meter (GstFluxProgress *self, const GstStructure *s)
 static const char *
 done_word (const char *code)
 {
-  static const char *const words[][2] = {
-      {"open", "Loaded"}, {"encode", "Encoded"}, {"sample", "Drew"}};
+  static const char *const words[][2] = {{"open", "Loaded"}, {"encode", "Encoded"},
+      {"sample", "Drew"}, {"download", "Downloaded"}};
 
   for (guint i = 0; i < G_N_ELEMENTS (words); i++)
     if (g_strcmp0 (code, words[i][0]) == 0)
@@ -141,6 +149,23 @@ is_due (GstFluxProgress *self, GstProgressType type, int percent)
   self->line_time = now;
   self->line_percent = percent;
   return TRUE;
+}
+
+void
+gst_flux_progress_transfer (GstFluxProgress *self, const char *what, gint percent)
+{
+  g_autoptr (GString) line = g_string_new (NULL);
+
+  if (percent < 0 || percent == self->line_percent)
+    return;
+  if (!self->tty && self->line_time != 0 && percent < 100 &&
+      !is_due (self, GST_PROGRESS_TYPE_CONTINUE, percent))
+    return;
+  self->line_percent = percent;
+  self->line_time = g_get_monotonic_time ();
+  append_bar (line, (guint64)percent, 100);
+  g_string_append_printf (line, " %d %%  %s", percent, what);
+  show (self, line->str);
 }
 
 static void

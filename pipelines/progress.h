@@ -20,6 +20,8 @@ typedef struct {
 void gst_flux_progress_init (GstFluxProgress *self, int fd);
 /* Shows flux-step, flux-checkpoint, flux-sample and PROGRESS messages; ignores others. */
 void gst_flux_progress_message (GstFluxProgress *self, GstMessage *message);
+/* A bar for bytes on their way; percent below 0: none yet. */
+void gst_flux_progress_transfer (GstFluxProgress *self, const char *what, gint percent);
 /* Ends an open line, so that other text can be printed. */
 void gst_flux_progress_break (GstFluxProgress *self);
 

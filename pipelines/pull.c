@@ -4,8 +4,10 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "flux/hub/hub.h"
+#include "pipelines/progress.h"
 
 static const struct {
   const char *name;
@@ -17,11 +19,7 @@ static const struct {
 static gboolean
 show (const char *what, gint percent, gpointer data)
 {
-  gint *shown = data;
-
-  if (percent != *shown)
-    fprintf (stderr, "%s (%d %%)\n", what, percent);
-  *shown = percent;
+  gst_flux_progress_transfer (data, what, percent);
   return TRUE;
 }
 
@@ -30,7 +28,7 @@ gst_flux_pull (char **words)
 {
   const char *uri = words[1] != NULL && words[2] != NULL ? words[2] : words[1];
   FluxHubWant want = 0;
-  gint shown = 0;
+  GstFluxProgress progress;
   g_autoptr (GError) error = NULL;
   g_autofree char *path = NULL;
 
@@ -46,7 +44,9 @@ gst_flux_pull (char **words)
                      "hf://user/name.\n");
     return 2;
   }
-  path = flux_hub_resolve (uri, want, show, &shown, &error);
+  gst_flux_progress_init (&progress, STDERR_FILENO);
+  path = flux_hub_resolve (uri, want, show, &progress, &error);
+  gst_flux_progress_break (&progress);
   if (path == NULL) {
     fprintf (stderr, "gst-flux: %s\n", error->message);
     return 1;

@@ -104,8 +104,8 @@ add_location (FluxDataset *self, const gchar *location, GError **error)
 
   if (scheme != NULL && strstr (location, "://") != NULL) {
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
-        "'%s' is not supported by this build: download the data set and set location to "
-        "its folder.",
+        "'%s' is no folder: download the data set and set location to its folder, or "
+        "name one of the Hub as hf://datasets/user/name.",
         location);
     g_free (scheme);
     return FALSE;

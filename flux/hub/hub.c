@@ -133,8 +133,7 @@ run (gpointer data)
   return NULL;
 }
 
-/* Ten times a second, also while nothing comes. Nothing is said of a pull without
- * downloads. */
+/* Ten times a second, also while nothing comes. */
 static void
 watch (Pull *self, FluxProgressFunc progress, gpointer data)
 {
@@ -154,7 +153,7 @@ watch (Pull *self, FluxProgressFunc progress, gpointer data)
                                   : g_strdup (self->hub.ref.repo);
 
       go_on = progress (what,
-          total > 0 ? (gint)((double)MIN (done, total) * 100 / (double)total) : 0, data);
+          total > 0 ? (gint)((double)MIN (done, total) * 100 / (double)total) : -1, data);
     }
     if (!go_on)
       g_cancellable_cancel (self->hub.cancellable);

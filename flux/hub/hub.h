@@ -40,8 +40,9 @@ gboolean flux_hub_is_uri (const char *location);
 
 /* The local path (a folder; a file for FLUX_HUB_LORA and for a path to a file), after
  * downloading what is not there. A location that is no hf:// is returned as it is.
- * Blocks; progress (may be NULL) is called ten times a second from this thread, and by
- * FALSE stops everything at once: partial files stay and are gone on with the next time.
+ * Blocks; progress (may be NULL) is called ten times a second from this thread, with -1
+ * until there is something to download, and by FALSE stops everything at once: partial
+ * files stay and are gone on with the next time.
  * When the Hub cannot be reached, what the cache has is used. g_free() the result. */
 char *flux_hub_resolve (const char *location, FluxHubWant want, FluxProgressFunc progress,
     gpointer data, GError **error);

@@ -283,7 +283,7 @@ test_refused (void)
       {"metadata.jsonl", "{\"file_name\": \"no.png\", \"text\": \"x\"}", "", "no.png"},
       {"a.png", "", "", "a.png' has no caption"},
       {"a.txt", "caf\xe9", "instance-prompt=x", "a.txt' is not UTF-8"},
-      {NULL, NULL, "location=hf://datasets/a/b", "not supported by this build"},
+      {NULL, NULL, "location=http://a/b", "is no folder"},
       {NULL, NULL, "location=/nowhere/set", "/nowhere/set"}};
   gchar *folder = test_folder ();
 

@@ -382,7 +382,7 @@ test_no_location (Fixture *f, gconstpointer unused)
   f->options.location = NULL;
   assert_refused (f, "No data set", "set location");
   f->options.location = "hf://datasets/a/b";
-  assert_refused (f, "hf://datasets/a/b", "not supported by this build");
+  assert_refused (f, "hf://datasets/a/b", "is no folder");
   f->options.location = "/etc/passwd";
   assert_refused (f, "/etc/passwd", "no data set");
 }

@@ -13,6 +13,7 @@ file_free (gpointer data)
 {
   TestHubFile *self = data;
 
+  g_free (self->repo);
   g_free (self->path);
   g_free (self->etag);
   g_bytes_unref (self->bytes);
@@ -20,8 +21,8 @@ file_free (gpointer data)
 }
 
 void
-test_hub_add (
-    TestHub *self, const char *path, gconstpointer data, gsize length, gboolean is_lfs)
+test_hub_add_to (TestHub *self, const char *repo, const char *path, gconstpointer data,
+    gsize length, gboolean is_lfs)
 {
   TestHubFile *file = g_new0 (TestHubFile, 1);
   GChecksum *sum = g_checksum_new (is_lfs ? G_CHECKSUM_SHA256 : G_CHECKSUM_SHA1);
@@ -30,12 +31,46 @@ test_hub_add (
   if (!is_lfs)
     g_checksum_update (sum, (const guchar *)head, (gssize)strlen (head) + 1);
   g_checksum_update (sum, data, (gssize)length);
+  file->repo = g_strdup (repo);
   file->path = g_strdup (path);
   file->bytes = g_bytes_new (data, length);
   file->is_lfs = is_lfs;
   file->etag = g_strdup (g_checksum_get_string (sum));
   g_checksum_free (sum);
   g_ptr_array_add (self->files, file);
+}
+
+void
+test_hub_add (
+    TestHub *self, const char *path, gconstpointer data, gsize length, gboolean is_lfs)
+{
+  test_hub_add_to (self, TEST_HUB_REPO, path, data, length, is_lfs);
+}
+
+static void
+add_below (TestHub *self, const char *repo, const char *root, const char *inner)
+{
+  g_autofree char *folder = g_build_filename (root, inner, NULL);
+  g_autoptr (GDir) dir = g_dir_open (folder, 0, NULL);
+  const char *name;
+
+  while (dir != NULL && (name = g_dir_read_name (dir)) != NULL) {
+    g_autofree char *path =
+        inner[0] != '\0' ? g_strconcat (inner, "/", name, NULL) : g_strdup (name);
+    g_autofree char *full = g_build_filename (root, path, NULL), *data = NULL;
+    gsize length;
+
+    if (g_file_get_contents (full, &data, &length, NULL))
+      test_hub_add_to (self, repo, path, data, length, length > 65536);
+    else
+      add_below (self, repo, root, path);
+  }
+}
+
+void
+test_hub_add_folder (TestHub *self, const char *repo, const char *folder)
+{
+  add_below (self, repo, folder, "");
 }
 
 static void
@@ -56,13 +91,15 @@ send_answer (GOutputStream *out, const Request *r, guint status, const char *hea
   send_text (out, text);
 }
 
+/* path NULL: the first at or after number `from`. */
 static const TestHubFile *
-find (TestHub *self, const char *path)
+find (TestHub *self, const char *repo, const char *path, guint from)
 {
-  for (guint i = 0; i < self->files->len; i++) {
+  for (guint i = from; i < self->files->len; i++) {
     const TestHubFile *file = self->files->pdata[i];
 
-    if (strcmp (file->path, path) == 0)
+    if (strcmp (file->repo, repo) == 0 &&
+        (path == NULL || strcmp (file->path, path) == 0))
       return file;
   }
   return NULL;
@@ -114,22 +151,29 @@ send_file (TestHub *self, GOutputStream *out, const Request *r, const TestHubFil
   g_output_stream_write_all (out, data, n + (self->longer ? 1 : 0), NULL, NULL, NULL);
 }
 
+static gboolean
+is_dataset (const char *repo)
+{
+  return g_str_has_prefix (repo, "datasets/");
+}
+
 static void
-send_tree (TestHub *self, GOutputStream *out, const Request *r)
+send_tree (TestHub *self, GOutputStream *out, const Request *r, const char *repo)
 {
   const char *cursor = strstr (r->path, "cursor=");
   guint i = cursor != NULL ? (guint)g_ascii_strtoull (cursor + 7, NULL, 10) : 0;
-  const TestHubFile *file = self->files->pdata[i];
+  const TestHubFile *file = find (self, repo, NULL, i);
   g_autofree char *link = NULL, *lfs = g_strdup ("");
   g_autofree char *body = NULL;
   gsize size = g_bytes_get_size (file->bytes);
 
-  link = i + 1 < self->files->len
-             ? g_strdup_printf ("Link: <http://127.0.0.1:%u/api/models/" TEST_HUB_REPO
-                                "/tree/" TEST_HUB_COMMIT
-                                "?recursive=true&cursor=%u>; rel=\"next\"\r\n",
-                   self->port, i + 1)
-             : g_strdup ("");
+  g_ptr_array_find (self->files, file, &i);
+  link =
+      find (self, repo, NULL, i + 1) != NULL
+          ? g_strdup_printf ("Link: <http://127.0.0.1:%u/api/%s%s/tree/" TEST_HUB_COMMIT
+                             "?recursive=true&cursor=%u>; rel=\"next\"\r\n",
+                self->port, is_dataset (repo) ? "" : "models/", repo, i + 1)
+          : g_strdup ("");
   if (file->is_lfs) {
     g_free (lfs);
     lfs = g_strdup_printf (",\"lfs\":{\"oid\":\"%s\",\"size\":%" G_GSIZE_FORMAT
@@ -146,9 +190,10 @@ send_tree (TestHub *self, GOutputStream *out, const Request *r)
 }
 
 static void
-send_resolved (TestHub *self, GOutputStream *out, const Request *r, const char *path)
+send_resolved (TestHub *self, GOutputStream *out, const Request *r, const char *repo,
+    const char *path)
 {
-  const TestHubFile *file = find (self, path);
+  const TestHubFile *file = find (self, repo, path, 0);
   g_autofree char *headers = NULL;
 
   if (self->status != 0 && g_atomic_int_get (&self->n_status) != 0) {
@@ -175,48 +220,90 @@ send_resolved (TestHub *self, GOutputStream *out, const Request *r, const char *
         "X-Repo-Commit: %s\r\nX-Linked-Etag: \"%s\"\r\nX-Linked-Size: %" G_GSIZE_FORMAT
         "\r\nLocation: http://127.0.0.1:%u/cdn/%s?signature=s\r\n",
         TEST_HUB_COMMIT, file->etag, g_bytes_get_size (file->bytes), self->cdn_port,
-        path);
+        file->etag);
     send_answer (out, r, 302, headers, "");
   }
 }
 
 static void
+send_revision (TestHub *self, GOutputStream *out, const Request *r, const char *repo,
+    const char *revision)
+{
+  g_autofree char *body =
+      g_strdup_printf ("{\"id\":\"%s\",\"sha\":\"" TEST_HUB_COMMIT "\",\"siblings\":[]}",
+          is_dataset (repo) ? repo + strlen ("datasets/") : repo);
+
+  if (strcmp (revision, "main") == 0 || strcmp (revision, TEST_HUB_COMMIT) == 0)
+    send_answer (out, r, 200, "", body);
+  else
+    send_answer (out, r, 404, "X-Error-Code: RevisionNotFound\r\n", "no");
+}
+
+static void
+send_by_etag (TestHub *self, GOutputStream *out, const Request *r, const char *etag)
+{
+  for (guint i = 0; i < self->files->len; i++) {
+    const TestHubFile *file = self->files->pdata[i];
+
+    if (strcmp (file->etag, etag) == 0) {
+      send_file (self, out, r, file);
+      return;
+    }
+  }
+  send_answer (out, r, 404, "", "no");
+}
+
+/* [datasets/]USER/NAME/VERB/rest, of path with or without models/ before it. */
+static gboolean
+split_path (const char *path, char **repo, char **verb, char **rest)
+{
+  guint n = g_str_has_prefix (path, "datasets/") ? 3 : 2;
+  g_auto (GStrv) parts =
+      g_strsplit (g_str_has_prefix (path, "models/") ? path + strlen ("models/") : path,
+          "/", (gint)n + 2);
+
+  if (g_strv_length (parts) < n + 1)
+    return FALSE;
+  *verb = g_strdup (parts[n]);
+  *rest = g_strdup (parts[n + 1] != NULL ? parts[n + 1] : "");
+  g_clear_pointer (&parts[n + 1], g_free);
+  g_clear_pointer (&parts[n], g_free);
+  *repo = g_strjoinv ("/", parts);
+  return TRUE;
+}
+
+static void
 answer (TestHub *self, GOutputStream *out, const Request *r, guint16 port)
 {
-  static const char resolve[] = "/" TEST_HUB_REPO "/resolve/";
-  static const char api[] = "/api/models/" TEST_HUB_REPO "/";
-  g_autofree char *path = g_strdup (r->path);
-  char *slash;
+  g_autofree char *path = g_strdup (r->path), *repo = NULL, *verb = NULL, *rest = NULL;
+  gboolean api = g_str_has_prefix (path, "/api/");
 
   if (strchr (path, '?') != NULL)
     *strchr (path, '?') = '\0';
   if (port == self->cdn_port) {
-    const TestHubFile *file =
-        g_str_has_prefix (path, "/cdn/") ? find (self, path + 5) : NULL;
-
-    if (file != NULL)
-      send_file (self, out, r, file);
-    else
-      send_answer (out, r, 404, "", "no");
-  } else if (g_str_has_prefix (path, resolve) &&
-             (slash = strchr (path + strlen (resolve), '/')) != NULL) {
-    send_resolved (self, out, r, slash + 1);
-  } else if (g_str_has_prefix (path, api) &&
-             g_str_has_prefix (path + strlen (api), "revision/")) {
-    if (strcmp (path + strlen (api), "revision/main") == 0 ||
-        strcmp (path + strlen (api), "revision/" TEST_HUB_COMMIT) == 0)
-      send_answer (out, r, 200, "",
-          "{\"id\":\"" TEST_HUB_REPO "\",\"sha\":\"" TEST_HUB_COMMIT
-          "\",\"siblings\":[]}");
-    else
-      send_answer (out, r, 404, "X-Error-Code: RevisionNotFound\r\n", "no");
-  } else if (g_str_has_prefix (path, api) &&
-             g_str_has_prefix (path + strlen (api), "tree/")) {
-    send_tree (self, out, r);
-  } else {
-    send_answer (out, r, r->authorization != NULL ? 404 : 401,
-        "X-Error-Code: RepoNotFound\r\n", "no");
+    send_by_etag (
+        self, out, r, g_str_has_prefix (path, "/cdn/") ? path + strlen ("/cdn/") : "");
+    return;
   }
+  if (split_path (path + (api ? strlen ("/api/") : 1), &repo, &verb, &rest) &&
+      find (self, repo, NULL, 0) != NULL) {
+    const char *slash = strchr (rest, '/');
+
+    if (!api && strcmp (verb, "resolve") == 0 && slash != NULL) {
+      send_resolved (self, out, r, repo, slash + 1);
+      return;
+    }
+    if (api && strcmp (verb, "revision") == 0) {
+      send_revision (self, out, r, repo, rest);
+      return;
+    }
+    if (api && strcmp (verb, "tree") == 0) {
+      send_tree (self, out, r, repo);
+      return;
+    }
+  }
+  send_answer (out, r, r->authorization != NULL ? 404 : 401,
+      "X-Error-Code: RepoNotFound\r\n", "no");
 }
 
 static gboolean

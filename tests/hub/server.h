@@ -1,14 +1,19 @@
 /* tests/hub/server.h: a small Hub on loopback, for tests. SPDX-License-Identifier:
  * LGPL-2.1-or-later
  *
- * One model repository, tests/tiny, of one commit. Endpoints, as huggingface_hub uses
- * them: GET /api/models/REPO/revision/REV      {"id", "sha"}            hf_api.py
- * model_info GET /api/models/REPO/tree/COMMIT       files, a page each       hf_api.py
- * list_repo_tree GET, HEAD /REPO/resolve/REV/PATH       file_download.py
- * get_hf_file_metadata: X-Repo-Commit, ETag; of LFS files 302 to /cdn/... on the second
- * port with X-Linked-Etag and X-Linked-Size Written on sockets, not on libsoup, so that
- * the client is not tested with its own kind, and so that connections can be cut where a
- * test wants. */
+ * Repositories of one commit each: models ("tests/tiny") and data sets
+ * ("datasets/tests/pictures"); one that has no files is not there. Endpoints, as
+ * huggingface_hub uses them:
+ *
+ *   GET /api/models/REPO/revision/REV   {"id", "sha"}     hf_api.py model_info
+ *   GET /api/models/REPO/tree/COMMIT    files, a page each   hf_api.py list_repo_tree
+ *   GET, HEAD /REPO/resolve/REV/PATH    file_download.py get_hf_file_metadata:
+ *       X-Repo-Commit, ETag; of LFS files 302 to /cdn/... on the second port with
+ *       X-Linked-Etag and X-Linked-Size
+ *
+ * and of data sets the same with /api/datasets/ and /datasets/. Written on sockets, not
+ * on libsoup, so that the client is not tested with its own kind, and so that connections
+ * can be cut where a test wants. */
 #pragma once
 
 #include <gio/gio.h>
@@ -17,6 +22,7 @@
 #define TEST_HUB_COMMIT "0123456789abcdef0123456789abcdef01234567"
 
 typedef struct {
+  char *repo; /* "user/name" or "datasets/user/name" */
   char *path;
   GBytes *bytes;
   gboolean is_lfs;
@@ -47,5 +53,9 @@ TestHub *test_hub_new (void);
 void test_hub_free (TestHub *self);
 void test_hub_add (
     TestHub *self, const char *path, gconstpointer data, gsize length, gboolean is_lfs);
+/* A file of another repository; all files of a folder, those over 64 KiB by LFS. */
+void test_hub_add_to (TestHub *self, const char *repo, const char *path,
+    gconstpointer data, gsize length, gboolean is_lfs);
+void test_hub_add_folder (TestHub *self, const char *repo, const char *folder);
 /* Lines of the log that hold text. */
 guint test_hub_count (TestHub *self, const char *text);
