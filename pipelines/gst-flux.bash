@@ -77,7 +77,7 @@ _gst_flux () {
       return ;;
   esac
   if [ -z "$pipeline" ]; then
-    local names=pull file
+    local names="pull push" file
     for file in "$folder"/*.launch; do
       [ -f "$file" ] && file=${file##*/} && names="$names ${file%.launch}"
     done
@@ -88,6 +88,9 @@ _gst_flux () {
       *) mapfile -t COMPREPLY < <(compgen -W 'model vae text transformer lora dataset hf://' -- "$current") ;;
     esac
     [ "${COMPREPLY[*]}" = hf:// ] && compopt -o nospace 2>/dev/null
+  elif [ "$pipeline" = push ]; then
+    mapfile -t COMPREPLY < <(compgen -f -- "$current"
+      compgen -W 'private=false base-model= trigger-words=' -- "$current")
   else
     [ -f "$pipeline" ] || pipeline=$folder/$pipeline.launch
     [ -f "$pipeline" ] || return

@@ -18,6 +18,7 @@
 #include "pipelines/overrides.h"
 #include "pipelines/progress.h"
 #include "pipelines/pull.h"
+#include "pipelines/push.h"
 
 typedef struct {
   GstElement *pipeline;
@@ -219,7 +220,8 @@ main (int argc, char **argv)
                                 "FILE"},
       {"version", 'v', 0, G_OPTION_ARG_NONE, &version, "Print the version", NULL},
       {G_OPTION_REMAINING, 0, 0, G_OPTION_ARG_FILENAME_ARRAY, &words, NULL,
-          "PIPELINE [element.property=value ...] | pull hf://user/name"},
+          "PIPELINE [element.property=value ...] | pull hf://user/name | push FOLDER "
+          "user/name"},
       {NULL}};
   g_autoptr (GOptionContext) context = g_option_context_new (NULL);
   Runner self = {0};
@@ -242,6 +244,8 @@ main (int argc, char **argv)
   }
   if (strcmp (words[0], "pull") == 0)
     return gst_flux_pull (words);
+  if (strcmp (words[0], "push") == 0)
+    return gst_flux_push (words);
   self.pipeline = build (words, &error);
   if (self.pipeline == NULL)
     goto failed;

@@ -5,6 +5,7 @@
 #include <gio/gio.h>
 
 #include "flux/error.h"
+#include "flux/files/json-cursor.h"
 #include "flux/hub/hub.h"
 
 G_BEGIN_DECLS
@@ -52,7 +53,15 @@ void flux_hub_count (FluxHub *self, gint64 bytes);
 gboolean flux_hub_is_safe_path (const char *path);
 gboolean flux_hub_is_hex (const char *text, gsize digits);
 
-/* ---- hub.c: errors that several parts have; they return FALSE ---- */
+/* ---- hub.c ---- */
+
+typedef void (*FluxHubWorkFunc) (gpointer data);
+/* Calls work in a thread of its own, and progress in this one, see flux_hub_resolve().
+ * FALSE when there can be no such thread. */
+gboolean flux_hub_work (FluxHub *hub, FluxHubWorkFunc work, gpointer work_data,
+    FluxProgressFunc progress, gpointer data, GError **error);
+
+/* Errors that several parts have; they return FALSE. */
 
 gboolean flux_hub_cancelled (GError **error);
 gboolean flux_hub_cut_off (GError **error); /* of G_IO_ERROR: worth another try */
@@ -66,6 +75,20 @@ void flux_hub_session_free (FluxHubSession *self);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxHubSession, flux_hub_session_free)
 
 typedef struct {
+  const char *method;    /* "GET", "POST", "PUT" */
+  gint64 last;           /* GET: of bytes first to last, -1: all; else -1 */
+  const char *accept;    /* or NULL */
+  const char *type;      /* of the body, which is */
+  GBytes *bytes;         /* this, or */
+  const char *file;      /* of this file */
+  guint64 first, length; /* length bytes from the first on, or nothing */
+  gboolean may_conflict; /* 409 is an answer too */
+  gboolean once;         /* not again when it may have been heard */
+} FluxHubRequest;
+
+typedef struct {
+  guint status;
+  char *etag; /* as it came, or NULL */
   GInputStream *body;
   gboolean is_partial; /* 206: bytes from `first` on; otherwise all */
   gint64 first, total; /* of Content-Range; total -1 when unknown */
@@ -77,11 +100,40 @@ typedef struct {
  * NULL: the repository. */
 gboolean flux_hub_get (FluxHubSession *self, const char *url, const char *what,
     gint64 first, gint64 last, FluxHubAnswer *answer, GError **error);
+/* The same of any kind; without Range, answers of POST and PUT may have any 2xx. */
+gboolean
+flux_hub_send (FluxHubSession *self, const char *url, const FluxHubRequest *request,
+    const char *what, FluxHubAnswer *answer, GError **error);
 void flux_hub_answer_clear (FluxHubAnswer *self);
 /* Whether to try again after error; then it has waited, and the error is gone. */
 gboolean flux_hub_wait_retry (FluxHub *hub, guint *tries, GError **error);
 
+/* ---- explain.c ---- */
+
+/* How a try ended, when not well. */
+typedef struct {
+  guint status;      /* 0: no answer */
+  gint64 wait_s;     /* Retry-After; -1: not said */
+  char *code;        /* X-Error-Code, or NULL */
+  GError *transport; /* with status 0 */
+} FluxHubFailure;
+
+void flux_hub_explain (FluxHub *hub, gboolean writing, const char *what,
+    const FluxHubFailure *f, GError **error);
+
+/* ---- part.c ---- */
+
+/* A part of a file as a stream, which counts what is read (flux_hub_count) and fails when
+ * the file has become shorter. */
+GInputStream *
+flux_hub_part_new (FluxHub *hub, const char *path, guint64 first, guint64 length);
+
 /* ---- listing.c ---- */
+
+/* The text of an answer's body, at most FLUX_HUB_MAX_JSON. */
+GString *flux_hub_read_body (FluxHub *hub, GInputStream *body, GError **error);
+/* The member of an object that is a string, or NULL. */
+char *flux_hub_read_member (FluxJsonCursor *c, const char *member);
 
 typedef struct {
   char *path; /* safe */

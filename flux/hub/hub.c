@@ -9,8 +9,6 @@ enum { TICK = G_TIME_SPAN_SECOND / 10 };
 typedef struct {
   FluxHub hub;
   FluxHubWant want;
-  GCond cond;
-  gboolean finished; /* hub.lock */
   char *path;
   GError *error;
 } Pull;
@@ -98,8 +96,9 @@ is_unreachable (const GError *error)
 }
 
 static void
-pull (Pull *self)
+pull (gpointer data)
 {
+  Pull *self = data;
   g_autoptr (FluxHubSession) session = flux_hub_session_new (&self->hub);
   FluxHubListing listing = {0};
   g_autoptr (GPtrArray) chosen = NULL;
@@ -120,46 +119,74 @@ pull (Pull *self)
   flux_hub_listing_clear (&listing);
 }
 
+/* ---- a thread that works, and this one, which watches it ---- */
+
+typedef struct {
+  FluxHub *hub;
+  FluxHubWorkFunc work;
+  gpointer data;
+  GCond cond;
+  gboolean finished; /* hub->lock */
+} Worker;
+
 static gpointer
 run (gpointer data)
 {
-  Pull *self = data;
+  Worker *self = data;
 
-  pull (self);
-  g_mutex_lock (&self->hub.lock);
+  self->work (self->data);
+  g_mutex_lock (&self->hub->lock);
   self->finished = TRUE;
   g_cond_broadcast (&self->cond);
-  g_mutex_unlock (&self->hub.lock);
+  g_mutex_unlock (&self->hub->lock);
   return NULL;
 }
 
 /* Ten times a second, also while nothing comes. */
 static void
-watch (Pull *self, FluxProgressFunc progress, gpointer data)
+watch (Worker *self, FluxProgressFunc progress, gpointer data)
 {
-  g_mutex_lock (&self->hub.lock);
+  FluxHub *hub = self->hub;
+
+  g_mutex_lock (&hub->lock);
   while (!self->finished) {
     guint64 done, total;
     gboolean go_on = TRUE;
 
-    g_cond_wait_until (&self->cond, &self->hub.lock, g_get_monotonic_time () + TICK);
-    done = self->hub.done;
-    total = self->hub.total;
-    g_mutex_unlock (&self->hub.lock);
+    g_cond_wait_until (&self->cond, &hub->lock, g_get_monotonic_time () + TICK);
+    done = hub->done;
+    total = hub->total;
+    g_mutex_unlock (&hub->lock);
     if (progress != NULL) {
       g_autofree char *size = g_format_size (total);
-      g_autofree char *what = total > 0
-                                  ? g_strdup_printf ("%s, %s", self->hub.ref.repo, size)
-                                  : g_strdup (self->hub.ref.repo);
+      g_autofree char *what = total > 0 ? g_strdup_printf ("%s, %s", hub->ref.repo, size)
+                                        : g_strdup (hub->ref.repo);
 
       go_on = progress (what,
           total > 0 ? (gint)((double)MIN (done, total) * 100 / (double)total) : -1, data);
     }
     if (!go_on)
-      g_cancellable_cancel (self->hub.cancellable);
-    g_mutex_lock (&self->hub.lock);
+      g_cancellable_cancel (hub->cancellable);
+    g_mutex_lock (&hub->lock);
   }
-  g_mutex_unlock (&self->hub.lock);
+  g_mutex_unlock (&hub->lock);
+}
+
+gboolean
+flux_hub_work (FluxHub *hub, FluxHubWorkFunc work, gpointer work_data,
+    FluxProgressFunc progress, gpointer data, GError **error)
+{
+  Worker self = {.hub = hub, .work = work, .data = work_data};
+  GThread *thread;
+
+  g_cond_init (&self.cond);
+  thread = g_thread_try_new ("flux-hub", run, &self, error);
+  if (thread != NULL) {
+    watch (&self, progress, data);
+    g_thread_join (thread);
+  }
+  g_cond_clear (&self.cond);
+  return thread != NULL;
 }
 
 char *
@@ -170,22 +197,14 @@ flux_hub_resolve (const char *location, FluxHubWant want, FluxProgressFunc progr
 
   if (!flux_hub_is_uri (location))
     return g_strdup (location);
-  g_cond_init (&self.cond);
-  if (flux_hub_init (&self.hub, location, &self.error)) {
-    GThread *thread = g_thread_try_new ("flux-hub", run, &self, &self.error);
-
-    if (thread != NULL) {
-      watch (&self, progress, data);
-      g_thread_join (thread);
-    }
-  }
+  if (flux_hub_init (&self.hub, location, &self.error))
+    flux_hub_work (&self.hub, pull, &self, progress, data, &self.error);
   if (g_cancellable_is_cancelled (self.hub.cancellable)) {
     g_clear_error (&self.error);
     g_clear_pointer (&self.path, g_free);
     flux_hub_cancelled (&self.error);
   }
   flux_hub_clear (&self.hub);
-  g_cond_clear (&self.cond);
   if (self.error != NULL)
     g_propagate_error (error, self.error);
   return self.path;

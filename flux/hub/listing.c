@@ -7,7 +7,6 @@
  * hf_api.py repo_info, list_repo_tree; utils/_pagination.py). */
 #include <string.h>
 
-#include "flux/files/json-cursor.h"
 #include "flux/hub/hub-private.h"
 
 enum { MAX_PAGES = 1000 };
@@ -27,8 +26,8 @@ flux_hub_listing_clear (FluxHubListing *self)
   g_clear_pointer (&self->files, g_ptr_array_unref);
 }
 
-static GString *
-read_body (FluxHub *hub, GInputStream *body, GError **error)
+GString *
+flux_hub_read_body (FluxHub *hub, GInputStream *body, GError **error)
 {
   g_autoptr (GString) text = g_string_new (NULL);
   g_autofree char *buffer = g_malloc (1 << 16);
@@ -61,7 +60,7 @@ get_text (
 
     if (!flux_hub_get (session, url, NULL, 0, -1, &answer, error))
       return NULL;
-    text = read_body (hub, answer.body, &failure);
+    text = flux_hub_read_body (hub, answer.body, &failure);
     /* A body that stops early is not always an error of the stream. */
     if (text != NULL && answer.total >= 0 && (gint64)text->len != answer.total) {
       g_string_free (text, TRUE);
@@ -96,8 +95,8 @@ refuse (FluxHub *hub, const char *fault, GError **error)
   return FALSE;
 }
 
-static char *
-read_member (FluxJsonCursor *c, const char *member)
+char *
+flux_hub_read_member (FluxJsonCursor *c, const char *member)
 {
   char *name = NULL, *value = NULL;
   gboolean first = TRUE;
@@ -126,7 +125,7 @@ get_commit (FluxHubSession *session, FluxHub *hub, const char *api, GError **err
   if (text == NULL)
     return NULL;
   flux_json_cursor_init (&c, text->str, text->len);
-  commit = read_member (&c, "sha");
+  commit = flux_hub_read_member (&c, "sha");
   if (c.fault != NULL || !flux_hub_is_hex (commit, FLUX_HUB_COMMIT_DIGITS)) {
     refuse (hub, c.fault != NULL ? c.fault : "no commit", error);
     return NULL;

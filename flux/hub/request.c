@@ -23,14 +23,6 @@ struct _FluxHubSession {
   GUri *endpoint;
 };
 
-/* How a try ended, when not well. */
-typedef struct {
-  guint status;      /* 0: no answer */
-  gint64 wait_s;     /* Retry-After; -1: not said */
-  char *code;        /* X-Error-Code, or NULL */
-  GError *transport; /* with status 0 */
-} Failure;
-
 FluxHubSession *
 flux_hub_session_new (FluxHub *hub)
 {
@@ -60,10 +52,11 @@ flux_hub_answer_clear (FluxHubAnswer *self)
 {
   g_clear_object (&self->body);
   g_clear_pointer (&self->next, g_free);
+  g_clear_pointer (&self->etag, g_free);
 }
 
 static void
-failure_clear (Failure *self)
+failure_clear (FluxHubFailure *self)
 {
   g_clear_pointer (&self->code, g_free);
   g_clear_error (&self->transport);
@@ -111,73 +104,11 @@ flux_hub_wait_retry (FluxHub *hub, guint *tries, GError **error)
   return TRUE;
 }
 
-/* ---- what went wrong, in words ---- */
-
-static void
-explain_refusal (FluxHub *hub, const char *what, const Failure *f, GError **error)
-{
-  g_autofree char *page = flux_hub_page (hub);
-  const char *kind = hub->ref.is_dataset ? "data set" : "model", *code = f->code;
-
-  if (g_strcmp0 (code, "GatedRepo") == 0 || (f->status == 403 && code == NULL))
-    g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
-        "The %s %s is gated: accept its conditions at %s and set HF_TOKEN to a token of "
-        "that account that may read it%s.",
-        kind, hub->ref.repo, page,
-        hub->token != NULL ? " (the present one may not)" : "");
-  else if (g_strcmp0 (code, "RevisionNotFound") == 0)
-    g_set_error (error, FLUX_ERROR, FLUX_ERROR_NOT_FOUND,
-        "The %s %s has no revision '%s': see %s for those it has.", kind, hub->ref.repo,
-        hub->ref.revision, page);
-  else if (g_strcmp0 (code, "EntryNotFound") == 0 || (f->status == 404 && what != NULL))
-    g_set_error (error, FLUX_ERROR, FLUX_ERROR_NOT_FOUND,
-        "The %s %s has no file '%s' in revision '%s'.", kind, hub->ref.repo,
-        what != NULL ? what : hub->ref.path, hub->ref.revision);
-  else if (f->status == 401 && hub->token != NULL)
-    g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
-        "The Hub does not accept the token for %s %s, or there is no such repository: "
-        "make a new token that may read it and put it into HF_TOKEN.",
-        kind, hub->ref.repo);
-  else if (f->status == 401 || f->status == 404)
-    g_set_error (error, FLUX_ERROR, FLUX_ERROR_NOT_FOUND,
-        "There is no %s %s at %s, or it is private: check the name, and set HF_TOKEN if "
-        "it needs one.",
-        kind, hub->ref.repo, hub->endpoint);
-  else if (f->status == 416)
-    g_set_error (error, FLUX_ERROR, FLUX_ERROR_FORMAT,
-        "'%s' of %s is shorter at the Hub than its listing says: try again later.",
-        what != NULL ? what : "", hub->ref.repo);
-  else
-    g_set_error (error, FLUX_ERROR, FLUX_ERROR_READ,
-        "The Hub answered %u for %s %s: try again later.", f->status, kind,
-        what != NULL ? what : hub->ref.repo);
-}
-
-static void
-explain (FluxHub *hub, const char *what, const Failure *f, GError **error)
-{
-  if (f->status == 429)
-    g_set_error (error, FLUX_ERROR, FLUX_ERROR_READ,
-        "The Hub has had too many requests from here (429): try again %s%" G_GINT64_FORMAT
-        "%s%s.",
-        f->wait_s >= 0 ? "in " : "later", f->wait_s >= 0 ? f->wait_s : 429,
-        f->wait_s >= 0 ? " seconds" : "",
-        hub->token == NULL ? ", or set HF_TOKEN, which allows more" : "");
-  else if (f->status != 0)
-    explain_refusal (hub, what, f, error);
-  else
-    g_set_error (error, FLUX_ERROR, FLUX_ERROR_READ,
-        "The Hub at %s cannot be reached for %s (%s): check the network, or set "
-        "HF_HUB_OFFLINE=1 to use what the cache has.",
-        hub->endpoint, what != NULL ? what : hub->ref.repo, f->transport->message);
-}
-
 static gboolean
-may_retry (const Failure *f, guint tries)
+may_retry (const FluxHubFailure *f, guint tries)
 {
   if (f->status == 0) {
-    if (g_error_matches (f->transport, FLUX_ERROR, FLUX_ERROR_FORMAT) ||
-        f->transport->domain == G_TLS_ERROR)
+    if (f->transport->domain == FLUX_ERROR || f->transport->domain == G_TLS_ERROR)
       return FALSE;
     if (f->transport->domain == G_RESOLVER_ERROR ||
         g_error_matches (f->transport, G_IO_ERROR, G_IO_ERROR_CONNECTION_REFUSED))
@@ -229,13 +160,18 @@ parse_next (SoupMessageHeaders *headers, GUri *base)
 }
 
 static gboolean
-read_headers (SoupMessage *message, gint64 last, FluxHubAnswer *answer, Failure *f)
+read_headers (SoupMessage *message, const FluxHubRequest *request, FluxHubAnswer *answer,
+    FluxHubFailure *f)
 {
   SoupMessageHeaders *headers = soup_message_get_response_headers (message);
   goffset first, end, total;
 
   f->status = soup_message_get_status (message);
-  if (f->status != SOUP_STATUS_OK && f->status != SOUP_STATUS_PARTIAL_CONTENT) {
+  answer->status = f->status;
+  if (f->status != SOUP_STATUS_OK && f->status != SOUP_STATUS_PARTIAL_CONTENT &&
+      !(strcmp (request->method, SOUP_METHOD_GET) != 0 &&
+          (SOUP_STATUS_IS_SUCCESSFUL (f->status) ||
+              (f->status == SOUP_STATUS_CONFLICT && request->may_conflict)))) {
     f->wait_s = parse_retry_after (soup_message_headers_get_one (headers, "Retry-After"));
     f->code = g_strdup (soup_message_headers_get_one (headers, "X-Error-Code"));
     return FALSE;
@@ -246,7 +182,7 @@ read_headers (SoupMessage *message, gint64 last, FluxHubAnswer *answer, Failure 
         soup_message_headers_get_encoding (headers) == SOUP_ENCODING_CONTENT_LENGTH
             ? soup_message_headers_get_content_length (headers)
             : -1;
-  else if (last >= 0 &&
+  else if (request->last >= 0 &&
            soup_message_headers_get_content_range (headers, &first, &end, &total)) {
     answer->first = first;
     answer->total = total;
@@ -261,7 +197,7 @@ read_headers (SoupMessage *message, gint64 last, FluxHubAnswer *answer, Failure 
 
 /* The next address after a redirect; NULL and a failure when it may not be gone to. */
 static GUri *
-follow (SoupMessage *message, GUri *from, Failure *f)
+follow (SoupMessage *message, GUri *from, FluxHubFailure *f)
 {
   const char *location = soup_message_headers_get_one (
       soup_message_get_response_headers (message), "Location");
@@ -282,16 +218,38 @@ follow (SoupMessage *message, GUri *from, Failure *f)
   return NULL;
 }
 
-static SoupMessage *
-make_message (FluxHubSession *self, GUri *uri, gint64 first, gint64 last)
+/* With a stream of its own for each try. */
+static void
+set_body (FluxHubSession *self, SoupMessage *message, const FluxHubRequest *request)
 {
-  SoupMessage *message = soup_message_new_from_uri (SOUP_METHOD_GET, uri);
+  g_autoptr (GInputStream) stream = NULL;
+  gint64 length = 0;
+
+  if (request->bytes != NULL) {
+    length = (gint64)g_bytes_get_size (request->bytes);
+    stream = g_memory_input_stream_new_from_bytes (request->bytes);
+  } else if (request->file != NULL) {
+    length = (gint64)request->length;
+    stream =
+        flux_hub_part_new (self->hub, request->file, request->first, request->length);
+  }
+  if (stream != NULL)
+    soup_message_set_request_body (message, request->type, stream, length);
+}
+
+static SoupMessage *
+make_message (FluxHubSession *self, GUri *uri, const FluxHubRequest *request)
+{
+  SoupMessage *message = soup_message_new_from_uri (request->method, uri);
   SoupMessageHeaders *headers = soup_message_get_request_headers (message);
 
   soup_message_add_flags (message, SOUP_MESSAGE_NO_REDIRECT);
   soup_message_headers_replace (headers, "Accept-Encoding", "identity");
-  if (last >= 0)
-    soup_message_headers_set_range (headers, first, last);
+  if (request->accept != NULL)
+    soup_message_headers_replace (headers, "Accept", request->accept);
+  if (request->last >= 0)
+    soup_message_headers_set_range (headers, (goffset)request->first, request->last);
+  set_body (self, message, request);
   if (self->hub->token != NULL && same_origin (uri, self->endpoint)) {
     g_autofree char *bearer = g_strconcat ("Bearer ", self->hub->token, NULL);
 
@@ -301,8 +259,8 @@ make_message (FluxHubSession *self, GUri *uri, gint64 first, gint64 last)
 }
 
 static gboolean
-try_get (FluxHubSession *self, const char *url, gint64 first, gint64 last,
-    FluxHubAnswer *answer, Failure *f)
+try_once (FluxHubSession *self, const char *url, const FluxHubRequest *request,
+    FluxHubAnswer *answer, FluxHubFailure *f)
 {
   GUri *uri = g_uri_parse (url, SOUP_HTTP_URI_FLAGS, &f->transport);
   gboolean ok = FALSE;
@@ -310,7 +268,7 @@ try_get (FluxHubSession *self, const char *url, gint64 first, gint64 last,
   f->status = 0;
   f->wait_s = -1;
   for (guint hop = 0; uri != NULL; hop++) {
-    g_autoptr (SoupMessage) message = make_message (self, uri, first, last);
+    g_autoptr (SoupMessage) message = make_message (self, uri, request);
     g_autoptr (GInputStream) body =
         soup_session_send (self->soup, message, self->hub->cancellable, &f->transport);
     GUri *next;
@@ -318,9 +276,12 @@ try_get (FluxHubSession *self, const char *url, gint64 first, gint64 last,
     if (body == NULL)
       break;
     if (!SOUP_STATUS_IS_REDIRECTION (soup_message_get_status (message))) {
-      ok = read_headers (message, last, answer, f);
+      ok = read_headers (message, request, answer, f);
       if (ok) {
-        answer->next = parse_next (soup_message_get_response_headers (message), uri);
+        SoupMessageHeaders *headers = soup_message_get_response_headers (message);
+
+        answer->next = parse_next (headers, uri);
+        answer->etag = g_strdup (soup_message_headers_get_one (headers, "ETag"));
         answer->body = g_steal_pointer (&body);
       }
       break;
@@ -339,23 +300,24 @@ try_get (FluxHubSession *self, const char *url, gint64 first, gint64 last,
 }
 
 gboolean
-flux_hub_get (FluxHubSession *self, const char *url, const char *what, gint64 first,
-    gint64 last, FluxHubAnswer *answer, GError **error)
+flux_hub_send (FluxHubSession *self, const char *url, const FluxHubRequest *request,
+    const char *what, FluxHubAnswer *answer, GError **error)
 {
   for (guint tries = 1;; tries++) {
-    Failure f = {0};
+    FluxHubFailure f = {0};
     gint64 wait;
 
     memset (answer, 0, sizeof *answer);
     answer->total = -1;
-    if (try_get (self, url, first, last, answer, &f))
+    if (try_once (self, url, request, answer, &f))
       return TRUE;
     if (g_cancellable_is_cancelled (self->hub->cancellable)) {
       failure_clear (&f);
       return cancelled (error);
     }
-    if (!may_retry (&f, tries)) {
-      explain (self->hub, what, &f, error);
+    if (!may_retry (&f, tries) || (request->once && f.status == 0)) {
+      flux_hub_explain (
+          self->hub, strcmp (request->method, SOUP_METHOD_GET) != 0, what, &f, error);
       failure_clear (&f);
       return FALSE;
     }
@@ -364,4 +326,14 @@ flux_hub_get (FluxHubSession *self, const char *url, const char *what, gint64 fi
     if (!sleep_ms (self->hub, wait))
       return cancelled (error);
   }
+}
+
+gboolean
+flux_hub_get (FluxHubSession *self, const char *url, const char *what, gint64 first,
+    gint64 last, FluxHubAnswer *answer, GError **error)
+{
+  FluxHubRequest request = {
+      .method = SOUP_METHOD_GET, .first = (guint64)first, .last = last};
+
+  return flux_hub_send (self, url, &request, what, answer, error);
 }

@@ -16,6 +16,7 @@ main (void)
   test_hub_add (hub, "model_index.json", "{}", 2, FALSE);
   test_hub_add (hub, "vae/config.json", "{\"a\": 1}", 8, FALSE);
   test_hub_add (hub, "vae/diffusion_pytorch_model.safetensors", weights, 20 << 20, TRUE);
+  hub->part_size = 8 << 20;
   printf ("http://127.0.0.1:%u\n", hub->port);
   fflush (stdout);
   while (getchar () != EOF)

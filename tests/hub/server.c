@@ -2,11 +2,12 @@
  * LGPL-2.1-or-later */
 #include "tests/hub/server.h"
 
+#include <stdlib.h>
 #include <string.h>
 
-typedef struct {
-  char *method, *path, *range, *authorization;
-} Request;
+#include "tests/hub/server-private.h"
+
+enum { MAX_BODY = 256 << 20 };
 
 static void
 file_free (gpointer data)
@@ -79,9 +80,9 @@ send_text (GOutputStream *out, const char *text)
   g_output_stream_write_all (out, text, strlen (text), NULL, NULL, NULL);
 }
 
-static void
-send_answer (GOutputStream *out, const Request *r, guint status, const char *headers,
-    const char *body)
+void
+test_hub_answer (GOutputStream *out, const TestHubRequest *r, guint status,
+    const char *headers, const char *body)
 {
   g_autofree char *text = g_strdup_printf (
       "HTTP/1.1 %u X\r\nConnection: close\r\nContent-Length: %" G_GSIZE_FORMAT
@@ -107,7 +108,8 @@ find (TestHub *self, const char *repo, const char *path, guint from)
 
 /* The bytes, with the faults that were asked for. */
 static void
-send_file (TestHub *self, GOutputStream *out, const Request *r, const TestHubFile *file)
+send_file (
+    TestHub *self, GOutputStream *out, const TestHubRequest *r, const TestHubFile *file)
 {
   gsize size = 0, first = 0, last, n;
   const guint8 *all = g_bytes_get_data (file->bytes, &size);
@@ -151,6 +153,12 @@ send_file (TestHub *self, GOutputStream *out, const Request *r, const TestHubFil
   g_output_stream_write_all (out, data, n + (self->longer ? 1 : 0), NULL, NULL, NULL);
 }
 
+const TestHubFile *
+test_hub_find (TestHub *self, const char *repo, const char *path)
+{
+  return find (self, repo, path, 0);
+}
+
 static gboolean
 is_dataset (const char *repo)
 {
@@ -158,7 +166,7 @@ is_dataset (const char *repo)
 }
 
 static void
-send_tree (TestHub *self, GOutputStream *out, const Request *r, const char *repo)
+send_tree (TestHub *self, GOutputStream *out, const TestHubRequest *r, const char *repo)
 {
   const char *cursor = strstr (r->path, "cursor=");
   guint i = cursor != NULL ? (guint)g_ascii_strtoull (cursor + 7, NULL, 10) : 0;
@@ -186,12 +194,12 @@ send_tree (TestHub *self, GOutputStream *out, const Request *r, const char *repo
       ",\"path\":\"%s\"%s}]",
       TEST_HUB_COMMIT, file->is_lfs ? TEST_HUB_COMMIT : file->etag, size, file->path,
       lfs);
-  send_answer (out, r, 200, link, body);
+  test_hub_answer (out, r, 200, link, body);
 }
 
 static void
-send_resolved (TestHub *self, GOutputStream *out, const Request *r, const char *repo,
-    const char *path)
+send_resolved (TestHub *self, GOutputStream *out, const TestHubRequest *r,
+    const char *repo, const char *path)
 {
   const TestHubFile *file = find (self, repo, path, 0);
   g_autofree char *headers = NULL;
@@ -209,9 +217,9 @@ send_resolved (TestHub *self, GOutputStream *out, const Request *r, const char *
     if (g_atomic_int_get (&self->n_status) > 0)
       g_atomic_int_add (&self->n_status, -1);
     headers = g_strconcat (code, retry, NULL);
-    send_answer (out, r, self->status, headers, "no");
+    test_hub_answer (out, r, self->status, headers, "no");
   } else if (file == NULL) {
-    send_answer (out, r, 404,
+    test_hub_answer (out, r, 404,
         "X-Error-Code: EntryNotFound\r\nX-Repo-Commit: " TEST_HUB_COMMIT "\r\n", "no");
   } else if (!file->is_lfs) {
     send_file (self, out, r, file);
@@ -221,26 +229,27 @@ send_resolved (TestHub *self, GOutputStream *out, const Request *r, const char *
         "\r\nLocation: http://127.0.0.1:%u/cdn/%s?signature=s\r\n",
         TEST_HUB_COMMIT, file->etag, g_bytes_get_size (file->bytes), self->cdn_port,
         file->etag);
-    send_answer (out, r, 302, headers, "");
+    test_hub_answer (out, r, 302, headers, "");
   }
 }
 
 static void
-send_revision (TestHub *self, GOutputStream *out, const Request *r, const char *repo,
-    const char *revision)
+send_revision (TestHub *self, GOutputStream *out, const TestHubRequest *r,
+    const char *repo, const char *revision)
 {
   g_autofree char *body =
       g_strdup_printf ("{\"id\":\"%s\",\"sha\":\"" TEST_HUB_COMMIT "\",\"siblings\":[]}",
           is_dataset (repo) ? repo + strlen ("datasets/") : repo);
 
   if (strcmp (revision, "main") == 0 || strcmp (revision, TEST_HUB_COMMIT) == 0)
-    send_answer (out, r, 200, "", body);
+    test_hub_answer (out, r, 200, "", body);
   else
-    send_answer (out, r, 404, "X-Error-Code: RevisionNotFound\r\n", "no");
+    test_hub_answer (out, r, 404, "X-Error-Code: RevisionNotFound\r\n", "no");
 }
 
 static void
-send_by_etag (TestHub *self, GOutputStream *out, const Request *r, const char *etag)
+send_by_etag (
+    TestHub *self, GOutputStream *out, const TestHubRequest *r, const char *etag)
 {
   for (guint i = 0; i < self->files->len; i++) {
     const TestHubFile *file = self->files->pdata[i];
@@ -250,7 +259,7 @@ send_by_etag (TestHub *self, GOutputStream *out, const Request *r, const char *e
       return;
     }
   }
-  send_answer (out, r, 404, "", "no");
+  test_hub_answer (out, r, 404, "", "no");
 }
 
 /* [datasets/]USER/NAME/VERB/rest, of path with or without models/ before it. */
@@ -273,13 +282,15 @@ split_path (const char *path, char **repo, char **verb, char **rest)
 }
 
 static void
-answer (TestHub *self, GOutputStream *out, const Request *r, guint16 port)
+answer (TestHub *self, GOutputStream *out, const TestHubRequest *r, guint16 port)
 {
   g_autofree char *path = g_strdup (r->path), *repo = NULL, *verb = NULL, *rest = NULL;
   gboolean api = g_str_has_prefix (path, "/api/");
 
   if (strchr (path, '?') != NULL)
     *strchr (path, '?') = '\0';
+  if (test_hub_push (self, out, r, port))
+    return;
   if (port == self->cdn_port) {
     send_by_etag (
         self, out, r, g_str_has_prefix (path, "/cdn/") ? path + strlen ("/cdn/") : "");
@@ -302,8 +313,69 @@ answer (TestHub *self, GOutputStream *out, const Request *r, guint16 port)
       return;
     }
   }
-  send_answer (out, r, r->authorization != NULL ? 404 : 401,
+  test_hub_answer (out, r, r->authorization != NULL ? 404 : 401,
       "X-Error-Code: RepoNotFound\r\n", "no");
+}
+
+/* The body: Content-Length, or chunked (RFC 9112 7.1). */
+static void
+read_body (TestHub *self, GDataInputStream *in, gsize length, gboolean chunked,
+    gboolean may_cut, TestHubRequest *r)
+{
+  GByteArray *body = g_byte_array_new ();
+  gsize n = 0;
+
+  if (may_cut && length > 1 && g_atomic_int_get (&self->n_cut_put) > 0) {
+    g_atomic_int_add (&self->n_cut_put, -1);
+    length /= 2;
+    r->is_cut = TRUE;
+  }
+  do {
+    if (chunked) {
+      g_autofree char *size = g_data_input_stream_read_line (in, NULL, NULL, NULL);
+
+      length = size != NULL ? strtoul (size, NULL, 16) : 0;
+    }
+    if (length == 0 || body->len + length > MAX_BODY)
+      break;
+    g_byte_array_set_size (body, (guint)(body->len + length));
+    g_input_stream_read_all (
+        G_INPUT_STREAM (in), body->data + body->len - length, length, &n, NULL, NULL);
+    if (chunked)
+      g_free (g_data_input_stream_read_line (in, NULL, NULL, NULL));
+  } while (chunked && n == length);
+  r->body = g_byte_array_free_to_bytes (body);
+}
+
+static gboolean
+read_request (TestHub *self, GDataInputStream *in, TestHubRequest *r)
+{
+  char *line = g_data_input_stream_read_line (in, NULL, NULL, NULL);
+  gsize length = 0;
+  gboolean chunked = FALSE;
+
+  if (line != NULL) {
+    g_auto (GStrv) words = g_strsplit (line, " ", 3);
+
+    r->method = g_strdup (words[0]);
+    r->path = g_strdup (words[0] != NULL && words[1] != NULL ? words[1] : "/");
+  }
+  while (line != NULL && line[0] != '\0') {
+    if (g_ascii_strncasecmp (line, "Range: ", 7) == 0)
+      r->range = g_strdup (line + 7);
+    if (g_ascii_strncasecmp (line, "Authorization: ", 15) == 0)
+      r->authorization = g_strdup (line + 15);
+    if (g_ascii_strncasecmp (line, "Content-Length: ", 16) == 0)
+      length = g_ascii_strtoull (line + 16, NULL, 10);
+    if (g_ascii_strncasecmp (line, "Transfer-Encoding: chunked", 26) == 0)
+      chunked = TRUE;
+    g_free (line);
+    line = g_data_input_stream_read_line (in, NULL, NULL, NULL);
+  }
+  g_free (line);
+  if (r->method != NULL && (length > 0 || chunked))
+    read_body (self, in, length, chunked, strcmp (r->method, "PUT") == 0, r);
+  return r->method != NULL;
 }
 
 static gboolean
@@ -316,39 +388,26 @@ on_run (GThreadedSocketService *service, GSocketConnection *connection, GObject 
   g_autoptr (GSocketAddress) address =
       g_socket_connection_get_local_address (connection, NULL);
   guint16 port = g_inet_socket_address_get_port (G_INET_SOCKET_ADDRESS (address));
-  Request r = {0};
-  char *line;
+  TestHubRequest r = {0};
 
   g_data_input_stream_set_newline_type (in, G_DATA_STREAM_NEWLINE_TYPE_CR_LF);
-  line = g_data_input_stream_read_line (in, NULL, NULL, NULL);
-  if (line != NULL) {
-    g_auto (GStrv) words = g_strsplit (line, " ", 3);
-
-    r.method = g_strdup (words[0]);
-    r.path = g_strdup (words[0] != NULL && words[1] != NULL ? words[1] : "/");
-  }
-  while (line != NULL && line[0] != '\0') {
-    if (g_ascii_strncasecmp (line, "Range: ", 7) == 0)
-      r.range = g_strdup (line + 7);
-    if (g_ascii_strncasecmp (line, "Authorization: ", 15) == 0)
-      r.authorization = g_strdup (line + 15);
-    g_free (line);
-    line = g_data_input_stream_read_line (in, NULL, NULL, NULL);
-  }
-  g_free (line);
-  if (r.method != NULL) {
+  if (read_request (self, in, &r)) {
     g_mutex_lock (&self->lock);
     g_ptr_array_add (self->log, g_strdup_printf ("%s %s %s range=%s auth=%s",
                                     port == self->cdn_port ? "cdn" : "hub", r.method,
                                     r.path, r.range != NULL ? r.range : "-",
                                     r.authorization != NULL ? r.authorization : "-"));
     g_mutex_unlock (&self->lock);
-    answer (self, g_io_stream_get_output_stream (G_IO_STREAM (connection)), &r, port);
+    if (!r.is_cut)
+      answer (self, g_io_stream_get_output_stream (G_IO_STREAM (connection)), &r, port);
+    else if (self->stall_put)
+      g_usleep (3 * G_TIME_SPAN_SECOND);
   }
   g_free (r.method);
   g_free (r.path);
   g_free (r.range);
   g_free (r.authorization);
+  g_clear_pointer (&r.body, g_bytes_unref);
   return TRUE;
 }
 
@@ -383,7 +442,10 @@ test_hub_new (void)
   self->log = g_ptr_array_new_with_free_func (g_free);
   self->context = g_main_context_new ();
   self->loop = g_main_loop_new (self->context, FALSE);
-  self->n_status = -1;
+  self->n_status = self->n_push_status = -1;
+  self->repos = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL);
+  self->store = g_hash_table_new_full (
+      g_str_hash, g_str_equal, g_free, (GDestroyNotify)g_bytes_unref);
   self->thread = g_thread_new ("hub", run, self);
   while (((volatile TestHub *)self)->cdn_port == 0)
     g_usleep (1000);
@@ -400,6 +462,8 @@ test_hub_free (TestHub *self)
   g_main_context_unref (self->context);
   g_ptr_array_unref (self->files);
   g_ptr_array_unref (self->log);
+  g_hash_table_unref (self->repos);
+  g_hash_table_unref (self->store);
   g_mutex_clear (&self->lock);
   g_free (self);
 }

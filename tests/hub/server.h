@@ -11,7 +11,10 @@
  *       X-Repo-Commit, ETag; of LFS files 302 to /cdn/... on the second port with
  *       X-Linked-Etag and X-Linked-Size
  *
- * and of data sets the same with /api/datasets/ and /datasets/. Written on sockets, not
+ * and of data sets the same with /api/datasets/ and /datasets/. What a push needs is in
+ * push.c, each with its source.
+ *
+ * Written on sockets, not
  * on libsoup, so that the client is not tested with its own kind, and so that connections
  * can be cut where a test wants. */
 #pragma once
@@ -47,7 +50,21 @@ typedef struct {
   gsize cut_after;
   gboolean stall; /* ... and then keep the connection, silent */
   gboolean corrupt, longer, no_ranges;
+  /* Pushing. */
+  GHashTable *repos; /* model repositories that were made: name to "private", "public" */
+  GHashTable *store; /* LFS: SHA-256, and SHA-256/part, to GBytes; lock */
+  gsize part_size;   /* LFS files that are larger go in such parts; 0: in one */
+  guint push_status; /* instead of the answer to requests whose path has push_at in it */
+  const char *push_at;
+  gint n_push_status; /* how often; -1: always; atomic */
+  gint n_cut_put;     /* atomic: PUT bodies of which a half is read */
+  gboolean stall_put; /* ... and then nothing happens */
+  gboolean lose_byte; /* of each PUT body the last one */
+  gboolean always_public;
 } TestHub;
+
+/* Who may write: this token, in the name space "tests". */
+#define TEST_HUB_WRITE_TOKEN "hf_planted_secret"
 
 TestHub *test_hub_new (void);
 void test_hub_free (TestHub *self);
@@ -57,5 +74,7 @@ void test_hub_add (
 void test_hub_add_to (TestHub *self, const char *repo, const char *path,
     gconstpointer data, gsize length, gboolean is_lfs);
 void test_hub_add_folder (TestHub *self, const char *repo, const char *folder);
+/* What a repository has there, or NULL. */
+const TestHubFile *test_hub_find (TestHub *self, const char *repo, const char *path);
 /* Lines of the log that hold text. */
 guint test_hub_count (TestHub *self, const char *text);

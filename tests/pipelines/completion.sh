@@ -22,7 +22,7 @@ offers () {
   done
 }
 
-offers 'gst-flux ' train sample embed cache train-preview pull '!--log'
+offers 'gst-flux ' train sample embed cache train-preview pull push '!--log'
 offers 'gst-flux tr' train train-preview '!sample'
 offers 'gst-flux -' --log --version --help '!train'
 for option in $("${GST_FLUX:-gst-flux}" --help | grep -oE -- '--[a-z-]+'); do
@@ -30,6 +30,8 @@ for option in $("${GST_FLUX:-gst-flux}" --help | grep -oE -- '--[a-z-]+'); do
 done
 offers 'gst-flux pull ' model vae text transformer lora dataset hf://
 offers 'gst-flux pull l' lora '!model'
+offers "gst-flux push $top/pipel" "$top/pipelines"
+offers 'gst-flux push x tests/y pri' private=false
 offers "gst-flux --log $top/LICEN" "$top/LICENSE"
 offers 'gst-flux --log x.jsonl sam' sample
 offers 'gst-flux train d' dataset. '!size.'

@@ -1,0 +1,7 @@
+/* pipelines/push.h: gst-flux push. SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <glib.h>
+
+/* words: push SOURCE user/name [name=value ...]; the exit status. */
+int gst_flux_push (char **words);
