@@ -63,10 +63,10 @@ void gst_flux_post_message (GstElement *element, GstMessageType type, GError *er
  * before its result is pushed downstream, or start in PLAYING. */
 typedef struct {
   GstElement *element;
-  const gchar
-      *code;    /* "open", "quantize", "encode", "train", "save", "sample", "download" */
-  gint *cancel; /* atomic; non-zero stops the activity. May be NULL */
-  gint percent; /* last posted, -1: none */
+  const gchar *code; /* "open", "quantize", "encode", "train", "save", "sample",
+                      * "download", "push" */
+  gint *cancel;      /* atomic; non-zero stops the activity. May be NULL */
+  gint percent;      /* last posted, -1: none */
 } GstFluxProgress;
 
 void gst_flux_progress_init (

@@ -19,6 +19,8 @@ read_and_post (GstFluxTrainSink *self, GError **error)
     return FALSE;
   gst_flux_train_sink_report_paired_loss (
       self, flux_trainer_get_step (self->trainer), loss);
+  gst_flux_train_sink_note_paired_loss (
+      self, flux_trainer_get_step (self->trainer), loss);
   gst_element_post_message (GST_ELEMENT (self),
       gst_message_new_element (GST_OBJECT (self),
           gst_structure_new ("flux-meter", "step", G_TYPE_UINT64,

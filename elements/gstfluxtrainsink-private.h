@@ -3,12 +3,14 @@
  *
  *   gstfluxtrainsink.c        the class, what comes in, states
  *   gstfluxtrainsink-props.c  properties
+ *   gstfluxtrainsink-enums.c  what they choose from
  *   gstfluxtrainsink-run.c    the two running designs: when a step is due
  *   gstfluxtrainsink-work.c   opening the model, a step, saving
- *   gstfluxtrainsink-hub.c    a base model of the Hub
+ *   gstfluxtrainsink-model.c  what is known of the model; one of the Hub
  *   gstfluxtrainsink-bus.c    messages
  *   gstfluxtrainsink-meter.c  the paired loss
  *   gstfluxtrainsink-report.c what report-to asks for
+ *   gstfluxtrainsink-push.c   what push-to-hub asks for
  */
 #pragma once
 
@@ -17,6 +19,7 @@
 #include "elements/gstfluxhub.h"
 #include "elements/gstfluxtensor.h"
 #include "elements/gstfluxtrainsink.h"
+#include "flux/hub/card.h"
 #include "flux/report/report.h"
 #include "flux/train/meter.h"
 #include "flux/train/trainer.h"
@@ -58,6 +61,8 @@ struct _GstFluxTrainSink {
   guint vram_budget; /* MiB */
   guint report_to;   /* FluxReportTo */
   gchar *report_dir;
+  gchar *push_to_hub, *trigger_words;
+  gboolean push_private;
   /* Read-only ones. */
   GstFluxTrainState state;
   guint64 step;
@@ -73,6 +78,7 @@ struct _GstFluxTrainSink {
   GstFluxTraining *training;
   gboolean async_off; /* by us, not by the property */
   FluxReport *report; /* PAUSED and above; or NULL */
+  FluxCard *card;     /* the same, for push-to-hub */
 
   /* PAUSED and above: of the streaming thread or, once EOS is held, of the task. */
   GstFluxTensorInfo info; /* of the current caps */
@@ -84,7 +90,7 @@ struct _GstFluxTrainSink {
   FluxTrainer *trainer;
   FluxMeter *meter;   /* or NULL */
   guint64 saved_step; /* the last one that is on disk */
-  GstFluxProgress opening, training_progress;
+  GstFluxProgress opening, training_progress, pushing;
   GstClockTime step_time;
   GstTask *task;
   GRecMutex task_lock;
@@ -97,16 +103,28 @@ struct _GstFluxTrainSink {
   gint want_checkpoint; /* the action signal */
 };
 
+/* ---- -enums.c ---- */
+GType gst_flux_train_mode_get_type (void);
+GType gst_flux_train_state_get_type (void);
+GType gst_flux_train_lora_format_get_type (void);
+GType gst_flux_train_optimizer_get_type (void);
+GType gst_flux_train_lr_scheduler_get_type (void);
+GType gst_flux_train_weighting_get_type (void);
+GType gst_flux_train_timestep_precision_get_type (void);
+
 /* ---- -props.c ---- */
 void gst_flux_train_sink_install_properties (GstFluxTrainSinkClass *klass);
 void gst_flux_train_sink_init_properties (GstFluxTrainSink *self);
 void gst_flux_train_sink_free_properties (GstFluxTrainSink *self);
 
-/* ---- -hub.c ---- */
+/* ---- -model.c ---- */
 /* What is known of the model without its weights; nothing yet when it is on the Hub and
  * has not been downloaded. */
 gboolean gst_flux_train_sink_read_model (GstFluxTrainSink *self, GError **error);
 void gst_flux_train_sink_forget_model (GstFluxTrainSink *self);
+/* Whether samples of such caps fit the model. */
+gboolean gst_flux_train_sink_check_caps (
+    GstFluxTrainSink *self, const GstFluxTensorInfo *info, GError **error);
 /* Once: downloads the model when caps come that need it. */
 void gst_flux_train_sink_watch_caps (GstFluxTrainSink *self);
 
@@ -122,6 +140,8 @@ gboolean gst_flux_train_sink_eos_came (GstFluxTrainSink *self, GstEvent *event);
 void gst_flux_train_sink_clear_run (GstFluxTrainSink *self);
 
 /* ---- -work.c ---- */
+/* Where the adapter goes; g_free() it. */
+gchar *gst_flux_train_sink_get_lora_path (GstFluxTrainSink *self);
 /* Before hours of training, not after them: can what is learnt be written? */
 gboolean gst_flux_train_sink_check_output (GstFluxTrainSink *self, GError **error);
 /* Loads the model, prepares the trainer, resumes. Nothing to do when it has been done. */
@@ -153,6 +173,22 @@ void gst_flux_train_sink_report_step (GstFluxTrainSink *self,
     const FluxStepResult *result, FluxSample *const *samples, guint n);
 void gst_flux_train_sink_report_paired_loss (
     GstFluxTrainSink *self, guint64 step, gdouble loss);
+
+void gst_flux_train_sink_report_picture (
+    GstFluxTrainSink *self, const FluxReportPicture *picture);
+
+/* ---- -push.c ---- */
+/* What can be known at the start; nothing to do when push-to-hub is not set. */
+gboolean gst_flux_train_sink_start_push (GstFluxTrainSink *self, GError **error);
+void gst_flux_train_sink_end_push (GstFluxTrainSink *self);
+/* Before the model is loaded: whether the Hub knows the token. */
+gboolean gst_flux_train_sink_check_push (GstFluxTrainSink *self, GError **error);
+void gst_flux_train_sink_note_step (GstFluxTrainSink *self, const FluxStepResult *result,
+    FluxSample *const *samples, guint n);
+void
+gst_flux_train_sink_note_paired_loss (GstFluxTrainSink *self, guint64 step, gdouble loss);
+/* After the adapter was written, in the thread that trains. */
+gboolean gst_flux_train_sink_push (GstFluxTrainSink *self, GError **error);
 
 /* ---- -bus.c ---- */
 void gst_flux_train_sink_set_state (GstFluxTrainSink *self, GstFluxTrainState state);

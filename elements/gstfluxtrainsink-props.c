@@ -48,6 +48,9 @@ enum {
   PROP_SEED,
   PROP_REPORT_TO,
   PROP_REPORT_DIR,
+  PROP_PUSH_TO_HUB,
+  PROP_PUSH_PRIVATE,
+  PROP_TRIGGER_WORDS,
   PROP_STATE,
   PROP_STEP,
   PROP_LOSS,
@@ -97,107 +100,13 @@ static const gsize offsets[N_PROPS] = {
     [PROP_SEED] = AT (train.seed),
     [PROP_REPORT_TO] = AT (report_to),
     [PROP_REPORT_DIR] = AT (report_dir),
+    [PROP_PUSH_TO_HUB] = AT (push_to_hub),
+    [PROP_PUSH_PRIVATE] = AT (push_private),
+    [PROP_TRIGGER_WORDS] = AT (trigger_words),
     [PROP_STATE] = AT (state),
     [PROP_STEP] = AT (step),
     [PROP_LOSS] = AT (loss),
 };
-
-static GType
-mode_get_type (void)
-{
-  static gsize type = 0;
-  static const GEnumValue values[] = {
-      {MODE_AUTO, "one-shot, until a sample of a later pass comes: then stream", "auto"},
-      {MODE_ONE_SHOT, "Collect all samples until EOS, then train", "one-shot"},
-      {MODE_STREAM, "Train on samples as they come", "stream"},
-      {0, NULL, NULL},
-  };
-  return gst_flux_enum_register (&type, "GstFluxTrainMode", values);
-}
-
-static GType
-state_get_type (void)
-{
-  static gsize type = 0;
-  static const GEnumValue values[] = {
-      {STATE_IDLE, "Not running", "idle"},
-      {STATE_COLLECTING, "Taking samples", "collecting"},
-      {STATE_OPENING, "Loading the model", "opening"},
-      {STATE_TRAINING, "Training", "training"},
-      {STATE_FINISHED, "Training has ended, the adapter is saved", "finished"},
-      {STATE_FAILED, "Training has ended with an error", "failed"},
-      {0, NULL, NULL},
-  };
-  return gst_flux_enum_register (&type, "GstFluxTrainState", values);
-}
-
-static GType
-lora_format_get_type (void)
-{
-  static gsize type = 0;
-  static const GEnumValue values[] = {
-      {FLUX_LORA_DIFFUSERS, "diffusers and PEFT", "diffusers"},
-      {FLUX_LORA_KOHYA, "kohya-ss, as most sharing sites have it", "kohya"},
-      {FLUX_LORA_COMFY, "ComfyUI", "comfy"},
-      {0, NULL, NULL},
-  };
-  return gst_flux_enum_register (&type, "GstFluxLoraFormat", values);
-}
-
-static GType
-optimizer_get_type (void)
-{
-  static gsize type = 0;
-  static const GEnumValue values[] = {
-      {FLUX_OPTIMIZER_ADAMW8BIT, "AdamW with 8-bit state, as bitsandbytes", "adamw8bit"},
-      {FLUX_OPTIMIZER_ADAMW, "AdamW with 32-bit state, as torch", "adamw"},
-      {0, NULL, NULL},
-  };
-  return gst_flux_enum_register (&type, "GstFluxOptimizer", values);
-}
-
-static GType
-lr_scheduler_get_type (void)
-{
-  static gsize type = 0;
-  static const GEnumValue values[] = {
-      {FLUX_LR_CONSTANT, "Constant", "constant"},
-      {FLUX_LR_CONSTANT_WITH_WARMUP, "Constant after a warm-up", "constant-with-warmup"},
-      {FLUX_LR_LINEAR, "Linearly to 0", "linear"},
-      {FLUX_LR_COSINE, "Cosine to 0", "cosine"},
-      {FLUX_LR_COSINE_WITH_RESTARTS, "Cosine, several times", "cosine-with-restarts"},
-      {FLUX_LR_POLYNOMIAL, "Polynomial", "polynomial"},
-      {0, NULL, NULL},
-  };
-  return gst_flux_enum_register (&type, "GstFluxLrScheduler", values);
-}
-
-static GType
-weighting_get_type (void)
-{
-  static gsize type = 0;
-  static const GEnumValue values[] = {
-      {FLUX_WEIGHTING_NONE, "Uniform sigma, weight 1", "none"},
-      {FLUX_WEIGHTING_LOGIT_NORMAL, "Logit-normal sigma, weight 1", "logit-normal"},
-      {FLUX_WEIGHTING_MODE, "Mode-sampled sigma, weight 1", "mode"},
-      {FLUX_WEIGHTING_SIGMA_SQRT, "Uniform sigma, weight 1 / sigma^2", "sigma-sqrt"},
-      {FLUX_WEIGHTING_COSMAP, "Uniform sigma, weight of the cosine map", "cosmap"},
-      {0, NULL, NULL},
-  };
-  return gst_flux_enum_register (&type, "GstFluxWeightingScheme", values);
-}
-
-static GType
-timestep_precision_get_type (void)
-{
-  static gsize type = 0;
-  static const GEnumValue values[] = {
-      {FLUX_TIMESTEP_EXACT, "As drawn", "exact"},
-      {FLUX_TIMESTEP_PARITY, "Rounded as the bfloat16 reference does", "parity"},
-      {0, NULL, NULL},
-  };
-  return gst_flux_enum_register (&type, "GstFluxTimestepPrecision", values);
-}
 
 static void
 gst_flux_train_sink_set_property (
@@ -312,14 +221,14 @@ install_data (GObjectClass *klass)
       "Where the adapter goes: a .safetensors file, or a folder, for "
       "pytorch_lora_weights.safetensors in it; NULL: to output");
   add_enum (klass, PROP_LORA_FORMAT, "lora-format", "LoRA Format",
-      lora_format_get_type (), FLUX_LORA_DIFFUSERS,
+      gst_flux_train_lora_format_get_type (), FLUX_LORA_DIFFUSERS,
       "Layout of the adapter at location; checkpoints have diffusers' in any case");
   add_string (klass, PROP_OUTPUT, "output", "Output", NULL,
       "Folder of the checkpoints; when set, one is written at the end too; NULL: beside "
       "location");
   add_string (klass, PROP_RESUME_FROM, "resume-from", "Resume From", NULL,
       "Checkpoint to go on from, or a folder of them, for the latest; NULL: start anew");
-  add_enum (klass, PROP_MODE, "mode", "Mode", mode_get_type (), MODE_AUTO,
+  add_enum (klass, PROP_MODE, "mode", "Mode", gst_flux_train_mode_get_type (), MODE_AUTO,
       "When to train: after EOS on everything, or on samples as they come");
   add_uint64 (klass, PROP_CHECKPOINT_INTERVAL, "checkpoint-interval",
       "Checkpoint Interval", 0, 100,
@@ -352,8 +261,8 @@ install_adapter (GObjectClass *klass, const FluxTrainConfig *c)
   add_string (klass, PROP_TARGETS, "targets", "Targets", c->targets,
       "Layers that are adapted: attention, attention-all, all-linear, or suffixes of "
       "their names, separated by commas");
-  add_enum (klass, PROP_OPTIMIZER, "optimizer", "Optimizer", optimizer_get_type (),
-      c->optimizer, "Optimiser");
+  add_enum (klass, PROP_OPTIMIZER, "optimizer", "Optimizer",
+      gst_flux_train_optimizer_get_type (), c->optimizer, "Optimiser");
   g_object_class_install_property (klass, PROP_LEARNING_RATE,
       g_param_spec_double ("learning-rate", "Learning Rate",
           "Learning rate, before the schedule's factor (a step, 0 to 10)", 0, 10,
@@ -375,7 +284,8 @@ static void
 install_schedule (GObjectClass *klass, const FluxTrainConfig *c)
 {
   add_enum (klass, PROP_LR_SCHEDULER, "lr-scheduler", "Learning-Rate Scheduler",
-      lr_scheduler_get_type (), c->lr_scheduler, "How the learning rate changes");
+      gst_flux_train_lr_scheduler_get_type (), c->lr_scheduler,
+      "How the learning rate changes");
   add_uint64 (klass, PROP_WARMUP_STEPS, "warmup-steps", "Warm-up Steps", 0,
       c->warmup_steps,
       "Steps over which the learning rate rises from 0 (steps, 0 or more)",
@@ -415,7 +325,8 @@ install_draws (GObjectClass *klass, const FluxTrainConfig *c)
       c->caption_dropout,
       "Probability of the empty prompt instead of the caption (probability, 0 to 1)");
   add_enum (klass, PROP_WEIGHTING_SCHEME, "weighting-scheme", "Weighting Scheme",
-      weighting_get_type (), c->weighting, "How sigma is drawn and the loss weighted");
+      gst_flux_train_weighting_get_type (), c->weighting,
+      "How sigma is drawn and the loss weighted");
   add_double (klass, PROP_LOGIT_MEAN, "logit-mean", "Logit Mean", -100, 100,
       c->logit_mean, "Mean of logit-normal (number, -100 to 100)");
   add_double (klass, PROP_LOGIT_STD, "logit-std", "Logit Deviation", 0, 100, c->logit_std,
@@ -423,7 +334,8 @@ install_draws (GObjectClass *klass, const FluxTrainConfig *c)
   add_double (klass, PROP_MODE_SCALE, "mode-scale", "Mode Scale", -100, 100,
       c->mode_scale, "Scale of mode (scale, -100 to 100)");
   add_enum (klass, PROP_TIMESTEP_PRECISION, "timestep-precision", "Timestep Precision",
-      timestep_precision_get_type (), c->timestep_precision, "Rounding of timesteps");
+      gst_flux_train_timestep_precision_get_type (), c->timestep_precision,
+      "Rounding of timesteps");
   add_uint64 (klass, PROP_SEED, "seed", "Seed", 0, c->seed,
       "Seed of the adapter, the noise and the order of the samples (number, 0 or more)",
       GST_FLUX_PARAM_READY);
@@ -438,6 +350,17 @@ install_report (GObjectClass *klass)
           gst_flux_report_to_get_type (), 0, GST_FLUX_PARAM_READY));
   add_string (klass, PROP_REPORT_DIR, "report-dir", "Report Folder", NULL,
       "Folder of the reports; NULL: a folder reports beside the adapter");
+  add_string (klass, PROP_PUSH_TO_HUB, "push-to-hub", "Push To Hub", NULL,
+      "Repository of the Hugging Face Hub, user/name, that the adapter goes to after the "
+      "last step, with a model card; NULL: nothing is sent");
+  g_object_class_install_property (klass, PROP_PUSH_PRIVATE,
+      g_param_spec_boolean ("push-private", "Push Private",
+          "Nobody else may see that repository: it is made so, and one that everybody "
+          "may see is refused",
+          TRUE, GST_FLUX_PARAM_READY));
+  add_string (klass, PROP_TRIGGER_WORDS, "trigger-words", "Trigger Words", NULL,
+      "What the model card says to write in prompts; NULL: the words that all captions "
+      "begin or end with");
 }
 
 void
@@ -455,8 +378,8 @@ gst_flux_train_sink_install_properties (GstFluxTrainSinkClass *klass)
   install_draws (gobject_class, &c);
   install_report (gobject_class);
   g_object_class_install_property (gobject_class, PROP_STATE,
-      g_param_spec_enum ("state", "State", "What the element is doing", state_get_type (),
-          STATE_IDLE, GST_FLUX_PARAM_READ));
+      g_param_spec_enum ("state", "State", "What the element is doing",
+          gst_flux_train_state_get_type (), STATE_IDLE, GST_FLUX_PARAM_READ));
   add_uint64 (gobject_class, PROP_STEP, "step", "Step", 0, 0,
       "Steps done (steps, 0 or more)", GST_FLUX_PARAM_READ);
   g_object_class_install_property (gobject_class, PROP_LOSS,
@@ -476,6 +399,7 @@ gst_flux_train_sink_init_properties (GstFluxTrainSink *self)
   self->compute_dtype = FX_N_DTYPES;
   self->mode = MODE_AUTO;
   self->checkpoint_interval = 100;
+  self->push_private = TRUE;
 }
 
 void
@@ -488,4 +412,6 @@ gst_flux_train_sink_free_properties (GstFluxTrainSink *self)
   g_free (self->resume_from);
   g_free (self->targets);
   g_free (self->report_dir);
+  g_free (self->push_to_hub);
+  g_free (self->trigger_words);
 }

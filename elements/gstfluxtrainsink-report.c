@@ -108,16 +108,23 @@ free_settings (GArray *settings)
   g_array_unref (settings);
 }
 
+void
+gst_flux_train_sink_report_picture (
+    GstFluxTrainSink *self, const FluxReportPicture *picture)
+{
+  GError *error = NULL;
+
+  if (self->report != NULL && !flux_report_picture (self->report, picture, &error))
+    warn (self, error);
+}
+
 static void
 take_picture (guint64 step, const gchar *prompt, const guint8 *rgb, guint width,
     guint height, guint stride, gpointer data)
 {
-  GstFluxTrainSink *self = data;
   FluxReportPicture picture = {step, prompt, rgb, width, height, stride};
-  GError *error = NULL;
 
-  if (!flux_report_picture (self->report, &picture, &error))
-    warn (self, error);
+  gst_flux_train_sink_report_picture (data, &picture);
 }
 
 static void

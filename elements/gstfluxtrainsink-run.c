@@ -74,7 +74,8 @@ is_done (GstFluxTrainSink *self)
 static gboolean
 conclude (GstFluxTrainSink *self, GError **error)
 {
-  if (!gst_flux_train_sink_finish (self, error))
+  if (!gst_flux_train_sink_finish (self, error) ||
+      !gst_flux_train_sink_push (self, error))
     return FALSE;
   gst_flux_training_end (self->training);
   gst_flux_train_sink_set_state (self, STATE_FINISHED);

@@ -34,8 +34,8 @@ gst_flux_train_sink_get_max_steps (GstFluxTrainSink *self)
 
 /* ---- where things go ---- */
 
-static gchar *
-lora_path (GstFluxTrainSink *self)
+gchar *
+gst_flux_train_sink_get_lora_path (GstFluxTrainSink *self)
 {
   if (self->location == NULL)
     return g_build_filename (self->output, LORA_FILE, NULL);
@@ -58,7 +58,7 @@ checkpoint_folder (GstFluxTrainSink *self)
 gboolean
 gst_flux_train_sink_check_output (GstFluxTrainSink *self, GError **error)
 {
-  g_autofree gchar *path = lora_path (self);
+  g_autofree gchar *path = gst_flux_train_sink_get_lora_path (self);
   g_autofree gchar *beside = NULL;
 
   if (!flux_file_check_writable (path, "The adapter", error))
@@ -189,6 +189,7 @@ gst_flux_train_sink_open (GstFluxTrainSink *self, GError **error)
     return FALSE;
   }
   if (!gst_flux_train_sink_check_output (self, error) ||
+      !gst_flux_train_sink_check_push (self, error) ||
       (self->base == NULL && !open_base (self, error)) || !open_trainer (self, error))
     return FALSE;
   step = flux_trainer_get_step (self->trainer);
@@ -288,7 +289,7 @@ gst_flux_train_sink_finish (GstFluxTrainSink *self, GError **error)
 
   if (step == 0)
     return TRUE;
-  path = lora_path (self);
+  path = gst_flux_train_sink_get_lora_path (self);
   gst_flux_progress_init (&progress, GST_ELEMENT (self), "save", NULL);
   gst_flux_progress_update ("adapter", 0, &progress);
   /* The checkpoint first: it is what training can go on from. */
@@ -383,6 +384,7 @@ gst_flux_train_sink_step (
     return FALSE;
   gst_flux_train_sink_post_step (self, &result);
   gst_flux_train_sink_report_step (self, &result, samples, n);
+  gst_flux_train_sink_note_step (self, &result, samples, n);
   checkpoint_if_due (self);
   return TRUE;
 }

@@ -43,7 +43,15 @@
  * `flux-report`, once for each format that `report-to` names: `format` (string), and
  * `location` (string: a file).
  *
- * Progress messages: download, open, train and save.
+ * `flux-push`, when the adapter is on the Hub: `location` (string: its page).
+ *
+ * ## Publishing
+ * With `push-to-hub` the adapter goes to that repository of the Hub after the last step,
+ * with a model card: base model, trigger words, settings, the loss, and the pictures of
+ * previews. It is private unless push-private is FALSE. Nothing is sent when the training
+ * was stopped before its end, and no name of a folder or file on this machine.
+ *
+ * Progress messages: download, open, train, save and push.
  *
  * ## Example launch line
  * |[
@@ -156,7 +164,8 @@ begin_run (GstFluxTrainSink *self)
   GError *error = NULL;
 
   if (!gst_flux_train_sink_check_output (self, &error) ||
-      !gst_flux_train_sink_start_report (self, &error)) {
+      !gst_flux_train_sink_start_report (self, &error) ||
+      !gst_flux_train_sink_start_push (self, &error)) {
     gst_flux_post_error (self, error);
     return FALSE;
   }
@@ -187,6 +196,7 @@ end_run (GstFluxTrainSink *self)
   gst_flux_train_sink_close (self);
   g_clear_pointer (&self->empty_prompt, flux_sample_unref);
   gst_flux_train_sink_end_report (self);
+  gst_flux_train_sink_end_push (self);
   gst_flux_train_sink_set_state (self, STATE_IDLE);
 }
 
@@ -231,37 +241,6 @@ gst_flux_train_sink_unlock_stop (GstBaseSink *base)
 /* ---- what comes in ---- */
 
 static gboolean
-check_caps (GstFluxTrainSink *self, const GstFluxTensorInfo *info, GError **error)
-{
-  const FluxConfig *c = &self->shape;
-
-  if (info->model[0] != '\0' && strcmp (info->model, self->vae_fingerprint) != 0)
-    g_set_error (error, FLUX_ERROR, FLUX_ERROR_MISMATCH,
-        "The samples were encoded with another VAE (%s) than that of '%s' (%s): encode "
-        "them again with this model's.",
-        info->model, self->model, self->vae_fingerprint);
-  else if (info->channels * 4 != c->in_channels)
-    g_set_error (error, FLUX_ERROR, FLUX_ERROR_MISMATCH,
-        "The samples have %d latent channels, and '%s' takes %d.", info->channels,
-        self->model, c->in_channels / 4);
-  else if (info->width % 2 != 0 || info->height % 2 != 0)
-    g_set_error (error, FLUX_ERROR, FLUX_ERROR_MISMATCH,
-        "Latents of %dx%d cells cannot be packed: the pictures' width and height must be "
-        "multiples of 16.",
-        info->width, info->height);
-  else if (info->text_dim != c->joint_attention_dim ||
-           info->pooled_dim != c->pooled_projection_dim)
-    g_set_error (error, FLUX_ERROR, FLUX_ERROR_MISMATCH,
-        "The embeddings have %d and %d features, and '%s' takes %d and %d: compute them "
-        "with this model's text encoders.",
-        info->text_dim, info->pooled_dim, self->model, c->joint_attention_dim,
-        c->pooled_projection_dim);
-  else
-    return TRUE;
-  return FALSE;
-}
-
-static gboolean
 gst_flux_train_sink_set_caps (GstBaseSink *base, GstCaps *caps)
 {
   GstFluxTrainSink *self = GST_FLUX_TRAIN_SINK (base);
@@ -269,7 +248,7 @@ gst_flux_train_sink_set_caps (GstBaseSink *base, GstCaps *caps)
 
   if (!gst_flux_tensor_info_from_caps (&self->info, caps))
     return FALSE;
-  if (check_caps (self, &self->info, &error))
+  if (gst_flux_train_sink_check_caps (self, &self->info, &error))
     return TRUE;
   /* Caps are sticky, and come again with each buffer; say it once. */
   if (self->state != STATE_FAILED)

@@ -124,7 +124,7 @@ static const char *
 done_word (const char *code)
 {
   static const char *const words[][2] = {{"open", "Loaded"}, {"encode", "Encoded"},
-      {"sample", "Drew"}, {"download", "Downloaded"}};
+      {"sample", "Drew"}, {"download", "Downloaded"}, {"push", "Pushed"}};
 
   for (guint i = 0; i < G_N_ELEMENTS (words); i++)
     if (g_strcmp0 (code, words[i][0]) == 0)

@@ -1,5 +1,5 @@
-/* gstfluxtrainsink-hub.c: a base model of the Hub. SPDX-License-Identifier:
- * LGPL-2.1-or-later */
+/* gstfluxtrainsink-model.c: what is known of the model without its weights: of a folder,
+ * or of the Hub. SPDX-License-Identifier: LGPL-2.1-or-later */
 #ifdef HAVE_CONFIG_H
 #include "config.h"
 #endif
@@ -28,6 +28,38 @@ gst_flux_train_sink_forget_model (GstFluxTrainSink *self)
 {
   g_clear_pointer (&self->vae_fingerprint, g_free);
   g_clear_pointer (&self->path, g_free);
+}
+
+gboolean
+gst_flux_train_sink_check_caps (
+    GstFluxTrainSink *self, const GstFluxTensorInfo *info, GError **error)
+{
+  const FluxConfig *c = &self->shape;
+
+  if (info->model[0] != '\0' && strcmp (info->model, self->vae_fingerprint) != 0)
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_MISMATCH,
+        "The samples were encoded with another VAE (%s) than that of '%s' (%s): encode "
+        "them again with this model's.",
+        info->model, self->model, self->vae_fingerprint);
+  else if (info->channels * 4 != c->in_channels)
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_MISMATCH,
+        "The samples have %d latent channels, and '%s' takes %d.", info->channels,
+        self->model, c->in_channels / 4);
+  else if (info->width % 2 != 0 || info->height % 2 != 0)
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_MISMATCH,
+        "Latents of %dx%d cells cannot be packed: the pictures' width and height must be "
+        "multiples of 16.",
+        info->width, info->height);
+  else if (info->text_dim != c->joint_attention_dim ||
+           info->pooled_dim != c->pooled_projection_dim)
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_MISMATCH,
+        "The embeddings have %d and %d features, and '%s' takes %d and %d: compute them "
+        "with this model's text encoders.",
+        info->text_dim, info->pooled_dim, self->model, c->joint_attention_dim,
+        c->pooled_projection_dim);
+  else
+    return TRUE;
+  return FALSE;
 }
 
 /* A preview draws with what the trainer has downloaded. */
