@@ -104,7 +104,8 @@ append_sample (GString *json, const FluxHubItem *item, GError **error)
     gconstpointer all = g_bytes_get_data (item->upload->bytes, &n);
 
     n = MIN (n, SAMPLE);
-    memcpy (bytes, all, n);
+    if (n > 0) /* an empty file has no bytes to point at */
+      memcpy (bytes, all, n);
   } else {
     g_autoptr (GFile) file = g_file_new_for_path (item->upload->file);
     g_autoptr (GFileInputStream) in = g_file_read (file, NULL, NULL);
