@@ -17,9 +17,9 @@
  *
  * ## Example launch line
  * |[
- * gst-launch-1.0 -e fluxmodelsrc location=FLUX.1-dev ! fluxquantize quantization=nf4 !
- * fluxmodelsink location=FLUX.1-dev-nf4 parts=link
- * ]| A 4-bit model that loads faster and is smaller.
+ * gst-launch-1.0 -e fluxmodelsrc location=FLUX.1-dev ! fluxmodelsink
+ * location=FLUX.1-dev-small-files max-shard-size=2000000000 parts=link
+ * ]| The same model in smaller files.
  */
 #ifdef HAVE_CONFIG_H
 #include "config.h"

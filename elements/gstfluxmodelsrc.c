@@ -14,10 +14,9 @@
  *
  * ## Example launch line
  * |[
- * gst-launch-1.0 -e fluxmodelsrc location=FLUX.1-dev ! fluxlorafuse
- * loras=mucha.safetensors ! fluxquantize quantization=nf4 ! fluxmodelsink
- * location=FLUX.1-mucha parts=link
- * ]| Makes a model of its own out of an adapter.
+ * gst-launch-1.0 -e fluxmodelsrc location=FLUX.1-dev ! fluxmodelsink
+ * location=FLUX.1-dev-small-files max-shard-size=2000000000 parts=link
+ * ]| The same model in smaller files.
  */
 #ifdef HAVE_CONFIG_H
 #include "config.h"
@@ -200,9 +199,8 @@ gst_flux_model_src_negotiate (GstBaseSrc *base)
     return FALSE;
   self->tensors = flux_plain_new (self->file, expand, &error);
   weights.location = self->folder;
-  weights.config = expand
-                       ? flux_config_text_quantize (self->config, FLUX_STORED_FLOAT, NULL)
-                       : g_strdup (self->config);
+  weights.config =
+      expand ? flux_config_text_plain (self->config) : g_strdup (self->config);
   if (self->tensors == NULL) {
     g_free (weights.config);
     gst_flux_post_error (self, error);

@@ -166,16 +166,17 @@ gboolean gst_flux_train_sink_end_meter (GstFluxTrainSink *self, GError **error);
 
 /* ---- -report.c ---- */
 GType gst_flux_report_to_get_type (void);
-/* Opens the reports for a run; nothing to do when report-to is none. */
-gboolean gst_flux_train_sink_start_report (GstFluxTrainSink *self, GError **error);
-void gst_flux_train_sink_end_report (GstFluxTrainSink *self);
+/* For a run: opens the reports and the card of what is pushed, and shows them the
+ * pictures of previews; nothing to do when neither is asked for. */
+gboolean gst_flux_train_sink_start_telling (GstFluxTrainSink *self, GError **error);
+void gst_flux_train_sink_end_telling (GstFluxTrainSink *self);
 void gst_flux_train_sink_report_step (GstFluxTrainSink *self,
     const FluxStepResult *result, FluxSample *const *samples, guint n);
 void gst_flux_train_sink_report_paired_loss (
     GstFluxTrainSink *self, guint64 step, gdouble loss);
-
-void gst_flux_train_sink_report_picture (
-    GstFluxTrainSink *self, const FluxReportPicture *picture);
+/* A property of the training and not of its base classes, which reports and cards tell.
+ */
+gboolean gst_flux_train_sink_is_setting (const GParamSpec *spec);
 
 /* ---- -push.c ---- */
 /* What can be known at the start; nothing to do when push-to-hub is not set. */
@@ -187,6 +188,8 @@ void gst_flux_train_sink_note_step (GstFluxTrainSink *self, const FluxStepResult
     FluxSample *const *samples, guint n);
 void
 gst_flux_train_sink_note_paired_loss (GstFluxTrainSink *self, guint64 step, gdouble loss);
+void gst_flux_train_sink_note_picture (
+    GstFluxTrainSink *self, const FluxReportPicture *picture);
 /* After the adapter was written, in the thread that trains. */
 gboolean gst_flux_train_sink_push (GstFluxTrainSink *self, GError **error);
 

@@ -9,8 +9,6 @@
 
 #define GST_CAT_DEFAULT gst_flux_train_sink_debug
 
-#define LORA_FILE "pytorch_lora_weights.safetensors"
-
 /* ---- what the card tells ---- */
 
 /* Numbers and choices; of the texts only one says nothing of this machine. */
@@ -23,8 +21,7 @@ is_told (const GParamSpec *spec)
   for (guint i = 0; i < G_N_ELEMENTS (own); i++)
     if (strcmp (spec->name, own[i]) == 0)
       return FALSE;
-  return (spec->flags & G_PARAM_READWRITE) == G_PARAM_READWRITE &&
-         spec->owner_type == GST_TYPE_FLUX_TRAIN_SINK &&
+  return gst_flux_train_sink_is_setting (spec) &&
          (spec->value_type != G_TYPE_STRING || strcmp (spec->name, "targets") == 0);
 }
 
@@ -51,19 +48,6 @@ tell_settings (GstFluxTrainSink *self)
   g_free (specs);
 }
 
-static void
-take_picture (guint64 step, const gchar *prompt, const guint8 *rgb, guint width,
-    guint height, guint stride, gpointer data)
-{
-  GstFluxTrainSink *self = data;
-  FluxReportPicture picture = {step, prompt, rgb, width, height, stride};
-  GError *error = NULL;
-
-  gst_flux_train_sink_report_picture (self, &picture);
-  if (!flux_card_add_picture (self->card, &picture, &error))
-    gst_flux_post_warning (self, error);
-}
-
 gboolean
 gst_flux_train_sink_start_push (GstFluxTrainSink *self, GError **error)
 {
@@ -72,16 +56,12 @@ gst_flux_train_sink_start_push (GstFluxTrainSink *self, GError **error)
   if (!flux_hub_check_push (self->push_to_hub, error))
     return FALSE;
   self->card = flux_card_new ();
-  gst_flux_training_set_picture_func (self->training, take_picture, self);
   return TRUE;
 }
 
 void
 gst_flux_train_sink_end_push (GstFluxTrainSink *self)
 {
-  if (self->card == NULL)
-    return;
-  gst_flux_training_set_picture_func (self->training, NULL, NULL);
   g_clear_pointer (&self->card, flux_card_free);
 }
 
@@ -101,6 +81,16 @@ gst_flux_train_sink_note_paired_loss (GstFluxTrainSink *self, guint64 step, gdou
 {
   if (self->card != NULL)
     flux_card_add_paired_loss (self->card, step, loss);
+}
+
+void
+gst_flux_train_sink_note_picture (
+    GstFluxTrainSink *self, const FluxReportPicture *picture)
+{
+  GError *error = NULL;
+
+  if (self->card != NULL && !flux_card_add_picture (self->card, picture, &error))
+    gst_flux_post_warning (self, error);
 }
 
 /* ---- talking to the Hub ---- */
@@ -146,16 +136,15 @@ collect (GstFluxTrainSink *self, const gchar *path)
 {
   GPtrArray *files =
       g_ptr_array_new_with_free_func ((GDestroyNotify)flux_hub_upload_free);
-  FluxHubUpload *upload = g_new0 (FluxHubUpload, 1);
+  g_autofree gchar *name = NULL;
   g_autofree gchar *base = flux_card_base_model (self->model);
   FluxCardText text = {self->push_to_hub, base, self->trigger_words, NULL};
 
   /* diffusers looks for this name when it is not told another. */
-  upload->path = self->lora_format == FLUX_LORA_DIFFUSERS ? g_strdup (LORA_FILE)
-                                                          : g_path_get_basename (path);
-  upload->file = g_strdup (path);
-  g_ptr_array_add (files, upload);
-  text.weights = upload->path;
+  name = self->lora_format == FLUX_LORA_DIFFUSERS ? g_strdup (FLUX_LORA_FILE)
+                                                  : g_path_get_basename (path);
+  flux_hub_upload_add (files, name, path);
+  text.weights = name;
   tell_settings (self);
   flux_card_finish (self->card, &text, files);
   return files;

@@ -1,5 +1,5 @@
-/* gstfluxtrainsink-report.c: what report-to asks for. SPDX-License-Identifier:
- * LGPL-2.1-or-later */
+/* gstfluxtrainsink-report.c: what report-to asks for, and who else is told.
+ * SPDX-License-Identifier: LGPL-2.1-or-later */
 #ifdef HAVE_CONFIG_H
 #include "config.h"
 #endif
@@ -52,8 +52,8 @@ reports_folder (GstFluxTrainSink *self)
   return g_build_filename (beside, "reports", NULL);
 }
 
-static gboolean
-is_setting (const GParamSpec *spec)
+gboolean
+gst_flux_train_sink_is_setting (const GParamSpec *spec)
 {
   return (spec->flags & G_PARAM_READWRITE) == G_PARAM_READWRITE &&
          spec->owner_type == GST_TYPE_FLUX_TRAIN_SINK;
@@ -93,7 +93,7 @@ collect_settings (GstFluxTrainSink *self)
   for (guint i = 0; i < n; i++) {
     FluxReportSetting s = {0};
 
-    if (is_setting (specs[i]) && setting_of (self, specs[i], &s))
+    if (gst_flux_train_sink_is_setting (specs[i]) && setting_of (self, specs[i], &s))
       g_array_append_val (settings, s);
   }
   g_free (specs);
@@ -106,25 +106,6 @@ free_settings (GArray *settings)
   for (guint i = 0; i < settings->len; i++)
     g_free ((gchar *)g_array_index (settings, FluxReportSetting, i).text);
   g_array_unref (settings);
-}
-
-void
-gst_flux_train_sink_report_picture (
-    GstFluxTrainSink *self, const FluxReportPicture *picture)
-{
-  GError *error = NULL;
-
-  if (self->report != NULL && !flux_report_picture (self->report, picture, &error))
-    warn (self, error);
-}
-
-static void
-take_picture (guint64 step, const gchar *prompt, const guint8 *rgb, guint width,
-    guint height, guint stride, gpointer data)
-{
-  FluxReportPicture picture = {step, prompt, rgb, width, height, stride};
-
-  gst_flux_train_sink_report_picture (data, &picture);
 }
 
 static void
@@ -144,8 +125,8 @@ announce (GstFluxTrainSink *self)
   }
 }
 
-gboolean
-gst_flux_train_sink_start_report (GstFluxTrainSink *self, GError **error)
+static gboolean
+start_report (GstFluxTrainSink *self, GError **error)
 {
   FluxReportConfig config = {0};
   g_autofree gchar *folder = NULL;
@@ -163,18 +144,15 @@ gst_flux_train_sink_start_report (GstFluxTrainSink *self, GError **error)
   free_settings (settings);
   if (self->report == NULL)
     return FALSE;
-  gst_flux_training_set_picture_func (self->training, take_picture, self);
   announce (self);
   return TRUE;
 }
 
-void
-gst_flux_train_sink_end_report (GstFluxTrainSink *self)
+static void
+end_report (GstFluxTrainSink *self)
 {
-  if (self->report == NULL)
-    return;
-  gst_flux_training_set_picture_func (self->training, NULL, NULL);
-  flux_report_free (self->report, self->state == STATE_FINISHED);
+  if (self->report != NULL)
+    flux_report_free (self->report, self->state == STATE_FINISHED);
   self->report = NULL;
 }
 
@@ -235,4 +213,48 @@ gst_flux_train_sink_report_paired_loss (
 
   if (self->report != NULL && !flux_report_paired_loss (self->report, step, loss, &error))
     warn (self, error);
+}
+
+static void
+report_picture (GstFluxTrainSink *self, const FluxReportPicture *picture)
+{
+  GError *error = NULL;
+
+  if (self->report != NULL && !flux_report_picture (self->report, picture, &error))
+    warn (self, error);
+}
+
+/* ---- all who tell of the training ---- */
+
+/* Of a preview, in its thread. */
+static void
+take_picture (guint64 step, const gchar *prompt, const guint8 *rgb, guint width,
+    guint height, guint stride, gpointer data)
+{
+  FluxReportPicture picture = {step, prompt, rgb, width, height, stride};
+
+  report_picture (data, &picture);
+  gst_flux_train_sink_note_picture (data, &picture);
+}
+
+/* Who tells of the training: reports and the card of what is pushed. */
+void
+gst_flux_train_sink_end_telling (GstFluxTrainSink *self)
+{
+  if (self->report != NULL || self->card != NULL)
+    gst_flux_training_set_picture_func (self->training, NULL, NULL);
+  end_report (self);
+  gst_flux_train_sink_end_push (self);
+}
+
+gboolean
+gst_flux_train_sink_start_telling (GstFluxTrainSink *self, GError **error)
+{
+  if (!start_report (self, error) || !gst_flux_train_sink_start_push (self, error)) {
+    gst_flux_train_sink_end_telling (self);
+    return FALSE;
+  }
+  if (self->report != NULL || self->card != NULL)
+    gst_flux_training_set_picture_func (self->training, take_picture, self);
+  return TRUE;
 }

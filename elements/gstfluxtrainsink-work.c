@@ -12,7 +12,6 @@
 
 #define GST_CAT_DEFAULT gst_flux_train_sink_debug
 
-#define LORA_FILE "pytorch_lora_weights.safetensors"
 #define LORA_SUFFIX ".safetensors"
 
 guint64
@@ -38,10 +37,10 @@ gchar *
 gst_flux_train_sink_get_lora_path (GstFluxTrainSink *self)
 {
   if (self->location == NULL)
-    return g_build_filename (self->output, LORA_FILE, NULL);
+    return g_build_filename (self->output, FLUX_LORA_FILE, NULL);
   if (g_str_has_suffix (self->location, LORA_SUFFIX))
     return g_strdup (self->location);
-  return g_build_filename (self->location, LORA_FILE, NULL);
+  return g_build_filename (self->location, FLUX_LORA_FILE, NULL);
 }
 
 static gchar *
@@ -65,7 +64,7 @@ gst_flux_train_sink_check_output (GstFluxTrainSink *self, GError **error)
     return FALSE;
   if (self->output == NULL)
     return TRUE;
-  beside = g_build_filename (self->output, LORA_FILE, NULL);
+  beside = g_build_filename (self->output, FLUX_LORA_FILE, NULL);
   return flux_file_check_writable (beside, "A checkpoint", error);
 }
 

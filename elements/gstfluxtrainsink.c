@@ -164,8 +164,7 @@ begin_run (GstFluxTrainSink *self)
   GError *error = NULL;
 
   if (!gst_flux_train_sink_check_output (self, &error) ||
-      !gst_flux_train_sink_start_report (self, &error) ||
-      !gst_flux_train_sink_start_push (self, &error)) {
+      !gst_flux_train_sink_start_telling (self, &error)) {
     gst_flux_post_error (self, error);
     return FALSE;
   }
@@ -195,8 +194,7 @@ end_run (GstFluxTrainSink *self)
   gst_flux_train_sink_clear_run (self);
   gst_flux_train_sink_close (self);
   g_clear_pointer (&self->empty_prompt, flux_sample_unref);
-  gst_flux_train_sink_end_report (self);
-  gst_flux_train_sink_end_push (self);
+  gst_flux_train_sink_end_telling (self);
   gst_flux_train_sink_set_state (self, STATE_IDLE);
 }
 

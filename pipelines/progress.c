@@ -151,21 +151,23 @@ is_due (GstFluxProgress *self, GstProgressType type, int percent)
   return TRUE;
 }
 
-void
-gst_flux_progress_transfer (GstFluxProgress *self, const char *what, gint percent)
+gboolean
+gst_flux_progress_transfer (const char *what, gint percent, gpointer data)
 {
+  GstFluxProgress *self = data;
   g_autoptr (GString) line = g_string_new (NULL);
 
   if (percent < 0 || percent == self->line_percent)
-    return;
+    return TRUE;
   if (!self->tty && self->line_time != 0 && percent < 100 &&
       !is_due (self, GST_PROGRESS_TYPE_CONTINUE, percent))
-    return;
+    return TRUE;
   self->line_percent = percent;
   self->line_time = g_get_monotonic_time ();
   append_bar (line, (guint64)percent, 100);
   g_string_append_printf (line, " %d %%  %s", percent, what);
   show (self, line->str);
+  return TRUE;
 }
 
 static void

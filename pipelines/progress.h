@@ -20,8 +20,9 @@ typedef struct {
 void gst_flux_progress_init (GstFluxProgress *self, int fd);
 /* Shows flux-step, flux-checkpoint, flux-sample and PROGRESS messages; ignores others. */
 void gst_flux_progress_message (GstFluxProgress *self, GstMessage *message);
-/* A bar for bytes on their way; percent below 0: none yet. */
-void gst_flux_progress_transfer (GstFluxProgress *self, const char *what, gint percent);
+/* A FluxProgressFunc, always TRUE: a bar for bytes on their way; percent below 0: none
+ * yet. */
+gboolean gst_flux_progress_transfer (const char *what, gint percent, gpointer self);
 /* Ends an open line, so that other text can be printed. */
 void gst_flux_progress_break (GstFluxProgress *self);
 

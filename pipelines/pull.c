@@ -16,13 +16,6 @@ static const struct {
     {"transformer", FLUX_HUB_TRANSFORMER}, {"lora", FLUX_HUB_LORA},
     {"dataset", FLUX_HUB_DATASET}};
 
-static gboolean
-show (const char *what, gint percent, gpointer data)
-{
-  gst_flux_progress_transfer (data, what, percent);
-  return TRUE;
-}
-
 int
 gst_flux_pull (char **words)
 {
@@ -45,7 +38,7 @@ gst_flux_pull (char **words)
     return 2;
   }
   gst_flux_progress_init (&progress, STDERR_FILENO);
-  path = flux_hub_resolve (uri, want, show, &progress, &error);
+  path = flux_hub_resolve (uri, want, gst_flux_progress_transfer, &progress, &error);
   gst_flux_progress_break (&progress);
   if (path == NULL) {
     fprintf (stderr, "gst-flux: %s\n", error->message);

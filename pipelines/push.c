@@ -20,13 +20,6 @@ typedef struct {
 } Options;
 
 static gboolean
-show (const char *what, gint percent, gpointer data)
-{
-  gst_flux_progress_transfer (data, what, percent);
-  return TRUE;
-}
-
-static gboolean
 parse (char **words, Options *options)
 {
   *options = (Options){.is_private = TRUE};
@@ -77,7 +70,7 @@ push (const char *source, const char *repo, const Options *options,
 
     flux_card_finish (card, &text, files);
   }
-  return flux_hub_push (&p, show, progress, error);
+  return flux_hub_push (&p, gst_flux_progress_transfer, progress, error);
 }
 
 int

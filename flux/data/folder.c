@@ -58,7 +58,7 @@ read_text (FluxJsonCursor *c, gchar **text)
 {
   if (*text != NULL)
     return flux_json_fail (c, "a name comes twice");
-  if (c->p < c->end && *c->p == 'n') /* null, or a fault that skip finds */
+  if (flux_json_peek (c) == 'n') /* null, or a fault that skip finds */
     return flux_json_skip (c);
   *text = flux_json_read_string (c);
   return *text != NULL;
@@ -77,8 +77,6 @@ parse_line (const Place *at, const gchar *text, gsize length, Line *line, GError
         "the text is not UTF-8: save the file as UTF-8 (it may be Latin-1 now).");
   flux_json_open (&c, '{');
   while (flux_json_next_member (&c, &first, &name)) {
-    while (c.p < c.end && g_ascii_isspace (*c.p))
-      c.p++;
     g_string_append_printf (line->columns, "%s%s", line->columns->len ? ", " : "", name);
     if (strcmp (name, "file_name") == 0)
       read_text (&c, &line->file_name);

@@ -24,9 +24,8 @@ flux_json_cursor_init (FluxJsonCursor *c, const char *text, gsize length)
     flux_json_fail (c, "the text is not UTF-8");
 }
 
-/* The next byte that is not white space, or 0 at the end and after a fault. */
-static char
-peek (FluxJsonCursor *c)
+char
+flux_json_peek (FluxJsonCursor *c)
 {
   if (c->fault != NULL)
     return 0;
@@ -38,7 +37,7 @@ peek (FluxJsonCursor *c)
 static gboolean
 accept (FluxJsonCursor *c, char byte)
 {
-  if (peek (c) != byte)
+  if (flux_json_peek (c) != byte)
     return FALSE;
   c->p++;
   return TRUE;
@@ -189,7 +188,7 @@ flux_json_read_size (FluxJsonCursor *c, guint64 *value)
   guint64 v = 0;
   const char *digits;
 
-  if (!g_ascii_isdigit (peek (c)))
+  if (!g_ascii_isdigit (flux_json_peek (c)))
     return flux_json_fail (c, "a whole number is missing");
   digits = c->p;
   for (; c->p < c->end && g_ascii_isdigit (*c->p); c->p++) {
@@ -220,7 +219,7 @@ static gboolean
 skip_scalar (FluxJsonCursor *c)
 {
   static const char *const words[] = {"true", "false", "null"};
-  char byte = peek (c);
+  char byte = flux_json_peek (c);
 
   if (byte == '"') {
     GString *out = g_string_new (NULL);
@@ -250,7 +249,7 @@ flux_json_skip (FluxJsonCursor *c)
   gboolean more = TRUE;
 
   do {
-    char byte = more ? peek (c) : 0;
+    char byte = more ? flux_json_peek (c) : 0;
 
     if (byte == '{' || byte == '[') {
       if (depth == MAX_SKIP_DEPTH)
@@ -280,7 +279,7 @@ flux_json_skip (FluxJsonCursor *c)
 gboolean
 flux_json_finish (FluxJsonCursor *c)
 {
-  if (peek (c) == 0 && c->fault == NULL && c->p == c->end)
+  if (flux_json_peek (c) == 0 && c->fault == NULL && c->p == c->end)
     return TRUE;
   return flux_json_fail (c, "something follows the end");
 }

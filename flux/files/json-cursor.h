@@ -22,6 +22,9 @@ typedef struct {
  * a NUL. */
 void flux_json_cursor_init (FluxJsonCursor *c, const char *text, gsize length);
 
+/* The next byte that is not white space, or 0 at the end and after a fault: by it one
+ * value of several types is told from another. */
+char flux_json_peek (FluxJsonCursor *c);
 /* Opens an object or array: '{' or '['. */
 gboolean flux_json_open (FluxJsonCursor *c, char bracket);
 /* Steps to the next member of an open object; *name is owned by the caller. FALSE after

@@ -14,6 +14,9 @@
 
 G_BEGIN_DECLS
 
+/* What diffusers and the Hub call a LoRA (LORA_WEIGHT_NAME_SAFE). */
+#define FLUX_LORA_FILE "pytorch_lora_weights.safetensors"
+
 #define FLUX_TENSOR_MAX_DIMS 8
 
 typedef struct {

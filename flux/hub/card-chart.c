@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "flux/hub/card-private.h"
-#include "flux/report/report-private.h"
 
 enum { WIDTH = 960, HEIGHT = 360, MARGIN = 12, GRID = 4 };
 

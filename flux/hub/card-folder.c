@@ -4,10 +4,10 @@
 #include <string.h>
 
 #include "flux/error.h"
+#include "flux/files/safetensors.h"
 #include "flux/hub/card-private.h"
 #include "flux/hub/hub-private.h"
 
-#define LORA_FILE "pytorch_lora_weights.safetensors"
 #define SAFETENSORS ".safetensors"
 enum {
   MAX_FILES = 1000,
@@ -16,16 +16,6 @@ enum {
   MAX_LOG = 64 << 20, /* bytes of a .jsonl file */
   MAX_PROMPT = 1 << 12,
 };
-
-static void
-add (GPtrArray *files, const char *path, const char *file)
-{
-  FluxHubUpload *upload = g_new0 (FluxHubUpload, 1);
-
-  upload->path = g_strdup (path);
-  upload->file = g_strdup (file);
-  g_ptr_array_add (files, upload);
-}
 
 static gboolean
 is_left_out (const char *name, gboolean is_folder)
@@ -60,7 +50,7 @@ walk (
           !walk (files, file, path, depth + 1, error))
         return FALSE;
     } else if (g_file_test (file, G_FILE_TEST_IS_REGULAR))
-      add (files, path, file);
+      flux_hub_upload_add (files, path, file);
     if (files->len > MAX_FILES) {
       g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
           "'%s' has more than %d files: push a folder with the adapter and its pictures.",
@@ -134,13 +124,9 @@ read_log (FluxCard *self, const char *file)
 static gboolean
 is_picture (const char *path)
 {
-  static const char *const ends[] = {".png", ".jpg", ".jpeg", ".webp"};
-  g_autofree char *lower = g_ascii_strdown (path, -1);
+  static const char *const ends[] = {".png", ".jpg", ".jpeg", ".webp", NULL};
 
-  for (guint i = 0; i < G_N_ELEMENTS (ends); i++)
-    if (g_str_has_suffix (lower, ends[i]))
-      return TRUE;
-  return FALSE;
+  return flux_hub_ends_in (path, ends);
 }
 
 /* Its prompt is in NAME.txt, or it is its name. */
@@ -199,7 +185,7 @@ flux_card_collect (
         "'%s' is no adapter to push: name a .safetensors file, or a folder.", source);
     return FALSE;
   } else {
-    add (files, LORA_FILE, source);
+    flux_hub_upload_add (files, FLUX_LORA_FILE, source);
   }
   tell (self, files, weights);
   if (files->len > 0)

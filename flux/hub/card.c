@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "flux/hub/card-private.h"
-#include "flux/report/report-private.h"
 
 static void
 picture_free (gpointer data)

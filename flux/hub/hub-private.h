@@ -193,4 +193,9 @@ gboolean flux_hub_get_ranges (FluxHub *hub, const char *url, const char *what,
 
 #define FLUX_HUB_CHUNK ((guint64)8 << 20)
 
+/* ---- select.c ---- */
+
+/* One of ends (the last is NULL, all in lower case), in whatever case. */
+gboolean flux_hub_ends_in (const char *name, const char *const *ends);
+
 G_END_DECLS

@@ -140,9 +140,7 @@ read_lfs (FluxJsonCursor *c, FluxHubFile *file, gboolean *is_lfs)
   char *name = NULL;
   gboolean first = TRUE;
 
-  while (c->p < c->end && g_ascii_isspace (*c->p))
-    c->p++;
-  if (c->p >= c->end || *c->p != '{') {
+  if (flux_json_peek (c) != '{') {
     flux_json_skip (c);
     return;
   }

@@ -37,10 +37,8 @@ read_private (const GString *text, gboolean *is_private)
     return FALSE;
   while (flux_json_next_member (&c, &first, &name)) {
     if (strcmp (name, "private") == 0 && !said) {
-      while (c.p < c.end && g_ascii_isspace (*c.p))
-        c.p++;
       said = TRUE;
-      *is_private = !(c.end - c.p >= 5 && strncmp (c.p, "false", 5) == 0);
+      *is_private = flux_json_peek (&c) != 'f';
     }
     flux_json_skip (&c);
     g_clear_pointer (&name, g_free);
@@ -160,22 +158,16 @@ is_same (const FluxHubItem *item, const char *oid)
 static gboolean
 read_true (FluxJsonCursor *c)
 {
-  gboolean yes;
+  gboolean yes = flux_json_peek (c) == 't';
 
-  while (c->p < c->end && g_ascii_isspace (*c->p))
-    c->p++;
-  yes = c->end - c->p >= 4 && strncmp (c->p, "true", 4) == 0;
-  flux_json_skip (c);
-  return yes;
+  return flux_json_skip (c) && yes;
 }
 
 /* A string, or NULL for another value. */
 static char *
 read_optional (FluxJsonCursor *c)
 {
-  while (c->p < c->end && g_ascii_isspace (*c->p))
-    c->p++;
-  if (c->p < c->end && *c->p == '"')
+  if (flux_json_peek (c) == '"')
     return flux_json_read_string (c);
   flux_json_skip (c);
   return NULL;

@@ -88,9 +88,7 @@ read_number (FluxJsonCursor *c)
 {
   guint64 value = 0;
 
-  while (c->p < c->end && g_ascii_isspace (*c->p))
-    c->p++;
-  if (c->p < c->end && *c->p == '"') {
+  if (flux_json_peek (c) == '"') {
     g_autofree char *text = flux_json_read_string (c);
 
     if (text != NULL &&
@@ -132,11 +130,9 @@ read_place (FluxJsonCursor *c, char **href, Action *to)
 
   flux_json_open (c, '{');
   while (flux_json_next_member (c, &first, &name)) {
-    while (c->p < c->end && g_ascii_isspace (*c->p))
-      c->p++;
     if (strcmp (name, "href") == 0 && *href == NULL)
       *href = flux_json_read_string (c);
-    else if (to != NULL && strcmp (name, "header") == 0 && c->p < c->end && *c->p == '{')
+    else if (to != NULL && strcmp (name, "header") == 0 && flux_json_peek (c) == '{')
       read_header (c, to);
     else
       flux_json_skip (c);
@@ -150,9 +146,7 @@ read_actions (FluxJsonCursor *c, Action *to)
   char *name = NULL;
   gboolean first = TRUE;
 
-  while (c->p < c->end && g_ascii_isspace (*c->p))
-    c->p++;
-  if (c->p >= c->end || *c->p != '{') {
+  if (flux_json_peek (c) != '{') {
     flux_json_skip (c);
     return;
   }

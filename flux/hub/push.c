@@ -16,6 +16,16 @@ flux_hub_upload_free (FluxHubUpload *self)
   g_free (self);
 }
 
+void
+flux_hub_upload_add (GPtrArray *uploads, const char *path, const char *file)
+{
+  FluxHubUpload *upload = g_new0 (FluxHubUpload, 1);
+
+  upload->path = g_strdup (path);
+  upload->file = g_strdup (file);
+  g_ptr_array_add (uploads, upload);
+}
+
 static void
 item_free (gpointer data)
 {

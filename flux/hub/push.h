@@ -22,6 +22,8 @@ typedef struct {
 } FluxHubUpload;
 
 void flux_hub_upload_free (FluxHubUpload *self);
+/* A file of the disk to the uploads; both names are copied. */
+void flux_hub_upload_add (GPtrArray *uploads, const char *path, const char *file);
 
 typedef struct {
   const char *repo;    /* "user/name" */

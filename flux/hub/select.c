@@ -6,9 +6,9 @@
  * in the snapshot is what would be found in a clone. */
 #include <string.h>
 
+#include "flux/files/safetensors.h"
 #include "flux/hub/hub-private.h"
 
-#define LORA_FILE "pytorch_lora_weights.safetensors"
 #define SAFETENSORS ".safetensors"
 
 typedef struct {
@@ -206,11 +206,11 @@ select_lora (Selection *self, char **path, GError **error)
 {
   const char *base = self->ref->path;
 
-  if (!take (self, base, LORA_FILE) && !take_only_safetensors (self, base)) {
+  if (!take (self, base, FLUX_LORA_FILE) && !take_only_safetensors (self, base)) {
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_NOT_FOUND,
         "%s has no %s and not exactly one .safetensors file: name the adapter's file, as "
         "hf://%s/NAME.safetensors.",
-        self->ref->repo, LORA_FILE, self->ref->repo);
+        self->ref->repo, FLUX_LORA_FILE, self->ref->repo);
     return FALSE;
   }
   *path = g_strdup (((FluxHubFile *)self->chosen->pdata[0])->path);
@@ -219,17 +219,24 @@ select_lora (Selection *self, char **path, GError **error)
 
 /* ---- data sets ---- */
 
+gboolean
+flux_hub_ends_in (const char *name, const char *const *ends)
+{
+  g_autofree char *lower = g_ascii_strdown (name, -1);
+
+  for (; *ends != NULL; ends++)
+    if (g_str_has_suffix (lower, *ends))
+      return TRUE;
+  return FALSE;
+}
+
 static gboolean
 is_picture (const char *name)
 {
   static const char *const ends[] = {
-      ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"};
-  g_autofree char *lower = g_ascii_strdown (name, -1);
+      ".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", NULL};
 
-  for (guint i = 0; i < G_N_ELEMENTS (ends); i++)
-    if (g_str_has_suffix (lower, ends[i]))
-      return TRUE;
-  return FALSE;
+  return flux_hub_ends_in (name, ends);
 }
 
 static gboolean

@@ -70,10 +70,6 @@ void flux_chunk_le32 (GByteArray *to, guint32 value);
 guint32
 flux_report_crc (guint32 polynomial, guint32 crc, gconstpointer data, gsize length);
 
-/* ---- png.c ---- */
-
-GBytes *flux_report_png (const FluxReportPicture *picture, GError **error);
-
 /* ---- report.c ---- */
 
 /* JSON has no NaN: null. */

@@ -160,63 +160,75 @@ drop (FluxReport *self, guint i, GError *failure, GError **error)
   g_ptr_array_remove_index (self->reporters, i);
 }
 
-gboolean
-flux_report_step (FluxReport *self, const FluxReportStep *step, GError **error)
+/* What happened, in the words of one of the functions of FluxReporter. */
+typedef gboolean (*Tell) (FluxReporter *to, gconstpointer event, GError **error);
+
+static gboolean
+tell_all (FluxReport *self, Tell tell, gconstpointer event, GError **error)
 {
   gboolean ok = TRUE;
 
   g_mutex_lock (&self->lock);
   for (guint i = self->reporters->len; i-- > 0;) {
-    FluxReporter *r = g_ptr_array_index (self->reporters, i);
     GError *failure = NULL;
 
-    if (r->step (r, step, &failure))
+    if (tell (g_ptr_array_index (self->reporters, i), event, &failure))
       continue;
     drop (self, i, failure, error);
     ok = FALSE;
   }
   g_mutex_unlock (&self->lock);
   return ok;
+}
+
+static gboolean
+tell_step (FluxReporter *to, gconstpointer step, GError **error)
+{
+  return to->step (to, step, error);
+}
+
+gboolean
+flux_report_step (FluxReport *self, const FluxReportStep *step, GError **error)
+{
+  return tell_all (self, tell_step, step, error);
+}
+
+typedef struct {
+  guint64 step;
+  double loss;
+} PairedLoss;
+
+static gboolean
+tell_paired_loss (FluxReporter *to, gconstpointer event, GError **error)
+{
+  const PairedLoss *paired = event;
+
+  return to->paired_loss (to, paired->step, paired->loss, error);
 }
 
 gboolean
 flux_report_paired_loss (FluxReport *self, guint64 step, double loss, GError **error)
 {
-  gboolean ok = TRUE;
+  const PairedLoss paired = {step, loss};
 
-  g_mutex_lock (&self->lock);
-  for (guint i = self->reporters->len; i-- > 0;) {
-    FluxReporter *r = g_ptr_array_index (self->reporters, i);
-    GError *failure = NULL;
+  return tell_all (self, tell_paired_loss, &paired, error);
+}
 
-    if (r->paired_loss (r, step, loss, &failure))
-      continue;
-    drop (self, i, failure, error);
-    ok = FALSE;
-  }
-  g_mutex_unlock (&self->lock);
-  return ok;
+static gboolean
+tell_image (FluxReporter *to, gconstpointer image, GError **error)
+{
+  return to->image == NULL || to->image (to, image, error);
 }
 
 gboolean
 flux_report_picture (FluxReport *self, const FluxReportPicture *picture, GError **error)
 {
-  FluxReportImage image = {picture, flux_report_png (picture, error)};
-  gboolean ok = TRUE;
+  const FluxReportImage image = {picture, flux_report_png (picture, error)};
+  gboolean ok;
 
   if (image.png == NULL)
     return FALSE;
-  g_mutex_lock (&self->lock);
-  for (guint i = self->reporters->len; i-- > 0;) {
-    FluxReporter *r = g_ptr_array_index (self->reporters, i);
-    GError *failure = NULL;
-
-    if (r->image == NULL || r->image (r, &image, &failure))
-      continue;
-    drop (self, i, failure, error);
-    ok = FALSE;
-  }
-  g_mutex_unlock (&self->lock);
+  ok = tell_all (self, tell_image, &image, error);
   g_bytes_unref (image.png);
   return ok;
 }

@@ -46,6 +46,9 @@ typedef struct {
   guint width, height, stride;
 } FluxReportPicture;
 
+/* The picture as a PNG file. */
+GBytes *flux_report_png (const FluxReportPicture *picture, GError **error);
+
 typedef struct _FluxReport FluxReport;
 
 /* Opens everything; NULL when one of them cannot be opened. */

@@ -61,7 +61,7 @@ has_file (const char *folder, const char *name)
 static gboolean
 is_whole (const char *path)
 {
-  return has_file (path, FLUX_CHECKPOINT_LORA) && has_file (path, FLUX_CHECKPOINT_STATE);
+  return has_file (path, FLUX_LORA_FILE) && has_file (path, FLUX_CHECKPOINT_STATE);
 }
 
 char *
@@ -88,7 +88,7 @@ void
 flux_checkpoint_remove (const char *path)
 {
   /* The state goes first: without it the rest is no checkpoint. */
-  static const char *const files[] = {FLUX_CHECKPOINT_STATE, FLUX_CHECKPOINT_LORA};
+  static const char *const files[] = {FLUX_CHECKPOINT_STATE, FLUX_LORA_FILE};
 
   for (guint i = 0; i < G_N_ELEMENTS (files); i++) {
     g_autofree char *file = g_build_filename (path, files[i], NULL);
@@ -149,6 +149,6 @@ flux_checkpoint_find (const char *path, GError **error)
   g_set_error (error, FLUX_ERROR, FLUX_ERROR_NOT_FOUND,
       "There is no whole checkpoint in '%s': it should hold folders checkpoint-N with %s "
       "and %s.",
-      path, FLUX_CHECKPOINT_LORA, FLUX_CHECKPOINT_STATE);
+      path, FLUX_LORA_FILE, FLUX_CHECKPOINT_STATE);
   return NULL;
 }

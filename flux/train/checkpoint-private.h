@@ -6,7 +6,6 @@
 
 G_BEGIN_DECLS
 
-#define FLUX_CHECKPOINT_LORA "pytorch_lora_weights.safetensors"
 #define FLUX_CHECKPOINT_STATE "state.safetensors"
 
 /* Writes, and checks against the trainer and reads, the state file. The caller holds the

@@ -6,7 +6,7 @@
 static gboolean
 fill (FluxTrainer *self, const char *folder, GError **error)
 {
-  g_autofree char *lora = g_build_filename (folder, FLUX_CHECKPOINT_LORA, NULL);
+  g_autofree char *lora = g_build_filename (folder, FLUX_LORA_FILE, NULL);
   g_autofree char *state = g_build_filename (folder, FLUX_CHECKPOINT_STATE, NULL);
   gboolean ok;
 
@@ -68,7 +68,7 @@ flux_trainer_resume (FluxTrainer *self, const char *path, GError **error)
 
   if (folder == NULL)
     return FALSE;
-  lora = g_build_filename (folder, FLUX_CHECKPOINT_LORA, NULL);
+  lora = g_build_filename (folder, FLUX_LORA_FILE, NULL);
   state = g_build_filename (folder, FLUX_CHECKPOINT_STATE, NULL);
   flux_model_lock (self->model);
   adapter = flux_lora_load (self->config, self->backend, lora, FALSE, error);

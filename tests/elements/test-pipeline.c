@@ -11,36 +11,6 @@ static const gchar *const names[PICTURES] = {
 
 static gchar *images; /* a data set of them */
 
-static void
-make_images (void)
-{
-  const gchar *src = g_getenv ("FLUX_TEST_SRC");
-  GString *lines = g_string_new (NULL);
-  gchar *path;
-
-  images = test_folder ();
-  for (guint i = 0; i < PICTURES; i++) {
-    gchar *name = g_strconcat (names[i], ".png", NULL), *text;
-    gchar *from =
-        g_build_filename (src, "..", "examples", "data", "style-openmoji", name, NULL);
-    gsize length;
-
-    g_assert_true (g_file_get_contents (from, &text, &length, NULL));
-    path = g_build_filename (images, name, NULL);
-    g_assert_true (g_file_set_contents (path, text, (gssize)length, NULL));
-    g_string_append_printf (
-        lines, "{\"file_name\": \"%s\", \"text\": \"a %s\"}\n", name, names[i]);
-    g_free (path);
-    g_free (from);
-    g_free (text);
-    g_free (name);
-  }
-  path = g_build_filename (images, "metadata.jsonl", NULL);
-  g_assert_true (g_file_set_contents (path, lines->str, -1, NULL));
-  g_free (path);
-  g_string_free (lines, TRUE);
-}
-
 /* Pictures to samples; %s: data set's properties, sizes, latents, table, embed's. */
 #define SAMPLES                                                                          \
   "fluxdatasetsrc location=%s %s ! fluximagedec ! fluximagecrop %s ! "                   \
@@ -360,7 +330,7 @@ test_ctrl_c_early (void)
 static void
 add_tests (void)
 {
-  make_images ();
+  images = test_style_pictures (names, PICTURES);
   g_test_add_func ("/pipeline/images-to-lora", test_images_to_lora);
   g_test_add_func ("/pipeline/sizes", test_sizes);
   g_test_add_func ("/pipeline/captions-stay", test_captions_stay);

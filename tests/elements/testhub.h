@@ -19,37 +19,6 @@ static gchar *images, *adapter;
 
 /* ---- what the Hub has ---- */
 
-static inline void
-make_images (void)
-{
-  static const gchar *const names[] = {"fox", "owl", "castle"};
-  const gchar *src = g_getenv ("FLUX_TEST_SRC");
-  GString *lines = g_string_new (NULL);
-  gchar *metadata;
-
-  images = test_folder ();
-  for (guint i = 0; i < G_N_ELEMENTS (names); i++) {
-    gchar *name = g_strconcat (names[i], ".png", NULL), *data;
-    gchar *from =
-        g_build_filename (src, "..", "examples", "data", "style-openmoji", name, NULL);
-    gchar *to = g_build_filename (images, name, NULL);
-    gsize length;
-
-    g_assert_true (g_file_get_contents (from, &data, &length, NULL));
-    g_assert_true (g_file_set_contents (to, data, (gssize)length, NULL));
-    g_string_append_printf (
-        lines, "{\"file_name\": \"%s\", \"text\": \"a %s\"}\n", name, names[i]);
-    g_free (data);
-    g_free (to);
-    g_free (from);
-    g_free (name);
-  }
-  metadata = g_build_filename (images, "metadata.jsonl", NULL);
-  g_assert_true (g_file_set_contents (metadata, lines->str, -1, NULL));
-  g_string_free (lines, TRUE);
-  g_free (metadata);
-}
-
 /* A new Hub and an empty cache for each test. */
 static inline void
 setup (void)
@@ -118,11 +87,12 @@ train_from (const gchar *data, const gchar *from, const gchar *to)
 static inline gint
 test_hub_main (int argc, char **argv, void (*add_tests) (void))
 {
+  static const gchar *const names[] = {"fox", "owl", "castle"};
   gint ret;
 
   adapter = g_build_filename (g_getenv ("FLUX_TEST_SRC"), "data", "adapters",
       "emoji-a-diffusers.safetensors", NULL);
-  make_images ();
+  images = test_style_pictures (names, G_N_ELEMENTS (names));
   ret = test_main (argc, argv, add_tests);
   test_remove (images);
   g_free (images);

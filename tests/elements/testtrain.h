@@ -272,6 +272,36 @@ sink_of (TestRun *run)
   return gst_bin_get_by_name (GST_BIN (run->pipeline), "train");
 }
 
+/* A data set of n pictures of the style set with captions "a NAME": its folder. */
+static inline gchar *
+test_style_pictures (const gchar *const *names, guint n)
+{
+  gchar *folder = test_folder (), *metadata;
+  GString *lines = g_string_new (NULL);
+
+  for (guint i = 0; i < n; i++) {
+    gchar *name = g_strconcat (names[i], ".png", NULL), *data;
+    gchar *from = g_build_filename (g_getenv ("FLUX_TEST_SRC"), "..", "examples", "data",
+        "style-openmoji", name, NULL);
+    gchar *to = g_build_filename (folder, name, NULL);
+    gsize length;
+
+    g_assert_true (g_file_get_contents (from, &data, &length, NULL));
+    g_assert_true (g_file_set_contents (to, data, (gssize)length, NULL));
+    g_string_append_printf (
+        lines, "{\"file_name\": \"%s\", \"text\": \"a %s\"}\n", name, names[i]);
+    g_free (data);
+    g_free (to);
+    g_free (from);
+    g_free (name);
+  }
+  metadata = g_build_filename (folder, "metadata.jsonl", NULL);
+  g_assert_true (g_file_set_contents (metadata, lines->str, -1, NULL));
+  g_string_free (lines, TRUE);
+  g_free (metadata);
+  return folder;
+}
+
 /* Runs the tests that add_tests adds, with model and cache. */
 static inline gint
 test_main (int argc, char **argv, void (*add_tests) (void))
