@@ -63,6 +63,8 @@ struct _GstFluxTrainSink {
   gchar *report_dir;
   gchar *push_to_hub, *trigger_words;
   gboolean push_private;
+  gboolean paused;
+  GCond unpaused; /* paused may have changed */
   /* Read-only ones. */
   GstFluxTrainState state;
   guint64 step;
@@ -152,6 +154,9 @@ gboolean gst_flux_train_sink_step (
 /* Steps done, and those to do. */
 guint64 gst_flux_train_sink_get_step (GstFluxTrainSink *self);
 guint64 gst_flux_train_sink_get_max_steps (GstFluxTrainSink *self);
+/* A checkpoint now when somebody asked for one: between steps, and what is on disk is not
+ * written again. */
+void gst_flux_train_sink_save_if_asked (GstFluxTrainSink *self);
 /* Writes the adapter; and a checkpoint when that was asked for, or steps are left. */
 gboolean gst_flux_train_sink_finish (GstFluxTrainSink *self, GError **error);
 /* Saves what is not on disk, posts error (taken) with where that is. */

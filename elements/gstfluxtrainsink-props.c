@@ -51,6 +51,7 @@ enum {
   PROP_PUSH_TO_HUB,
   PROP_PUSH_PRIVATE,
   PROP_TRIGGER_WORDS,
+  PROP_PAUSED,
   PROP_STATE,
   PROP_STEP,
   PROP_LOSS,
@@ -103,6 +104,7 @@ static const gsize offsets[N_PROPS] = {
     [PROP_PUSH_TO_HUB] = AT (push_to_hub),
     [PROP_PUSH_PRIVATE] = AT (push_private),
     [PROP_TRIGGER_WORDS] = AT (trigger_words),
+    [PROP_PAUSED] = AT (paused),
     [PROP_STATE] = AT (state),
     [PROP_STEP] = AT (step),
     [PROP_LOSS] = AT (loss),
@@ -138,6 +140,8 @@ gst_flux_train_sink_set_property (
   } else {
     G_OBJECT_WARN_INVALID_PROPERTY_ID (object, id, pspec);
   }
+  if (id == PROP_PAUSED)
+    g_cond_signal (&self->unpaused);
   GST_OBJECT_UNLOCK (self);
 }
 
@@ -377,6 +381,11 @@ gst_flux_train_sink_install_properties (GstFluxTrainSinkClass *klass)
   install_schedule (gobject_class, &c);
   install_draws (gobject_class, &c);
   install_report (gobject_class);
+  g_object_class_install_property (gobject_class, PROP_PAUSED,
+      g_param_spec_boolean ("paused", "Paused",
+          "Rest between two steps, while the rest of the pipeline goes on; an EOS event "
+          "sent to the element ends it, and save-checkpoint works",
+          FALSE, GST_FLUX_PARAM_PLAYING));
   g_object_class_install_property (gobject_class, PROP_STATE,
       g_param_spec_enum ("state", "State", "What the element is doing",
           gst_flux_train_state_get_type (), STATE_IDLE, GST_FLUX_PARAM_READ));

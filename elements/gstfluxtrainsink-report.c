@@ -56,7 +56,8 @@ gboolean
 gst_flux_train_sink_is_setting (const GParamSpec *spec)
 {
   return (spec->flags & G_PARAM_READWRITE) == G_PARAM_READWRITE &&
-         spec->owner_type == GST_TYPE_FLUX_TRAIN_SINK;
+         spec->owner_type == GST_TYPE_FLUX_TRAIN_SINK &&
+         strcmp (spec->name, "paused") != 0;
 }
 
 /* FALSE: it has no value. */

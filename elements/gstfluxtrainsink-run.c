@@ -71,6 +71,33 @@ is_done (GstFluxTrainSink *self)
          gst_flux_train_sink_get_step (self) >= gst_flux_train_sink_get_max_steps (self);
 }
 
+/* While paused is set, for a tenth of a second at most: ask again. */
+static gboolean
+is_paused (GstFluxTrainSink *self)
+{
+  gboolean paused;
+
+  GST_OBJECT_LOCK (self);
+  if (self->paused)
+    g_cond_wait_until (&self->unpaused, GST_OBJECT_GET_LOCK (self),
+        g_get_monotonic_time () + G_TIME_SPAN_SECOND / 10);
+  paused = self->paused;
+  GST_OBJECT_UNLOCK (self);
+  return paused;
+}
+
+/* Before a step. */
+static gboolean
+rest (GstFluxTrainSink *self, GError **error)
+{
+  while (!g_atomic_int_get (&self->finish) && is_paused (self)) {
+    gst_flux_train_sink_save_if_asked (self);
+    if (!gst_flux_train_sink_may_go_on (self))
+      return cancelled (error);
+  }
+  return TRUE;
+}
+
 static gboolean
 conclude (GstFluxTrainSink *self, GError **error)
 {
@@ -98,6 +125,25 @@ open_or_finish (GstFluxTrainSink *self, GError **error)
   }
   g_propagate_error (error, failure);
   return FALSE;
+}
+
+/* due: a step can be done. */
+static gboolean
+get_ready (GstFluxTrainSink *self, gboolean *due, GError **error)
+{
+  *due = FALSE;
+  if (!open_or_finish (self, error))
+    return FALSE;
+  if (self->trainer == NULL)
+    return TRUE;
+  if (!show (self, error))
+    return FALSE;
+  if (is_done (self))
+    return TRUE;
+  if (!rest (self, error))
+    return FALSE;
+  *due = !is_done (self);
+  return TRUE;
 }
 
 /* ---- T ---- */
@@ -156,16 +202,14 @@ forward_eos (GstFluxTrainSink *self)
 static gboolean
 advance (GstFluxTrainSink *self, gboolean *more, GError **error)
 {
+  gboolean due;
+
   *more = FALSE;
   if (is_done (self))
     return TRUE;
-  if (!open_or_finish (self, error))
+  if (!get_ready (self, &due, error))
     return FALSE;
-  if (self->trainer == NULL)
-    return TRUE;
-  if (!show (self, error))
-    return FALSE;
-  if (is_done (self))
+  if (!due)
     return TRUE;
   if (!train_window (self, error))
     return FALSE;
@@ -236,14 +280,11 @@ static gboolean
 train_front (GstFluxTrainSink *self, guint n, GError **error)
 {
   g_autofree FluxSample **samples = g_new (FluxSample *, n);
+  gboolean due;
 
-  if (!open_or_finish (self, error))
+  if (!get_ready (self, &due, error))
     return FALSE;
-  if (self->trainer == NULL)
-    return TRUE;
-  if (!show (self, error))
-    return FALSE;
-  if (is_done (self))
+  if (!due)
     return TRUE;
   for (guint i = 0; i < n; i++)
     samples[i] = g_array_index (self->held, GstFluxHeldSample, i).sample;
@@ -288,7 +329,10 @@ gst_flux_train_sink_sample_came (GstFluxTrainSink *self)
     GST_INFO_OBJECT (self, "the stream starts over: training as it comes");
     self->streaming = TRUE;
   }
-  return self->streaming ? train_held (self, FALSE) : GST_FLOW_OK;
+  if (self->streaming)
+    return train_held (self, FALSE);
+  /* Nobody trains on what is still to come. */
+  return g_atomic_int_get (&self->finish) ? GST_FLOW_EOS : GST_FLOW_OK;
 }
 
 /* ---- both ---- */

@@ -260,21 +260,39 @@ has_unsaved (GstFluxTrainSink *self)
 
 /* A full disk on the way is no reason to lose what is in memory. */
 static void
-checkpoint_if_due (GstFluxTrainSink *self)
+save_on_the_way (GstFluxTrainSink *self)
 {
-  guint64 step = flux_trainer_get_step (self->trainer), interval;
   GError *error = NULL;
 
-  GST_OBJECT_LOCK (self);
-  interval = self->checkpoint_interval;
-  GST_OBJECT_UNLOCK (self);
-  if (!g_atomic_int_compare_and_exchange (&self->want_checkpoint, TRUE, FALSE) &&
-      (interval == 0 || step % interval != 0))
-    return;
   if (save_checkpoint (self, NULL, &error))
     return;
   g_prefix_error (&error, "Training goes on without this checkpoint. ");
   gst_flux_post_warning (self, error);
+}
+
+static gboolean
+take_wish (GstFluxTrainSink *self)
+{
+  return g_atomic_int_compare_and_exchange (&self->want_checkpoint, TRUE, FALSE);
+}
+
+void
+gst_flux_train_sink_save_if_asked (GstFluxTrainSink *self)
+{
+  if (take_wish (self) && has_unsaved (self))
+    save_on_the_way (self);
+}
+
+static void
+checkpoint_if_due (GstFluxTrainSink *self)
+{
+  guint64 step = flux_trainer_get_step (self->trainer), interval;
+
+  GST_OBJECT_LOCK (self);
+  interval = self->checkpoint_interval;
+  GST_OBJECT_UNLOCK (self);
+  if (take_wish (self) || (interval != 0 && step % interval == 0))
+    save_on_the_way (self);
 }
 
 gboolean

@@ -24,7 +24,8 @@
  * An EOS event sent to the element (as gst-launch-1.0 -e does on Ctrl-C: the element has
  * the source flag, so that a pipeline hands it on) ends training after the current step:
  * the adapter and a checkpoint are written. Leaving PAUSED ends it too, and leaves a
- * checkpoint; the file at `location` is then not touched. In PAUSED training rests.
+ * checkpoint; the file at `location` is then not touched. In PAUSED training rests, and
+ * so it does while the property `paused` is set, between two steps.
  *
  * ## Messages
  * Element messages on the bus:
@@ -425,6 +426,7 @@ gst_flux_train_sink_finalize (GObject *object)
   gst_flux_train_sink_free_properties (self);
   g_array_unref (self->held);
   g_rec_mutex_clear (&self->task_lock);
+  g_cond_clear (&self->unpaused);
   G_OBJECT_CLASS (parent_class)->finalize (object);
 }
 
@@ -439,7 +441,7 @@ gst_flux_train_sink_class_init (GstFluxTrainSinkClass *klass)
   /**
    * GstFluxTrainSink::save-checkpoint:
    *
-   * Writes a checkpoint after the current step.
+   * Writes a checkpoint after the current step; at once while training is paused.
    */
   signals[SIGNAL_SAVE_CHECKPOINT] = g_signal_new_class_handler ("save-checkpoint",
       G_TYPE_FROM_CLASS (klass), G_SIGNAL_RUN_LAST | G_SIGNAL_ACTION,
@@ -468,6 +470,7 @@ gst_flux_train_sink_init (GstFluxTrainSink *self)
   self->held = g_array_new (FALSE, FALSE, sizeof (GstFluxHeldSample));
   g_array_set_clear_func (self->held, held_clear);
   g_rec_mutex_init (&self->task_lock);
+  g_cond_init (&self->unpaused);
   gst_base_sink_set_sync (GST_BASE_SINK (self), FALSE);
   gst_base_sink_set_last_sample_enabled (GST_BASE_SINK (self), FALSE);
   /* A bin hands EOS to its sources only. Without the flag, Ctrl-C under
