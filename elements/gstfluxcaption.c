@@ -15,7 +15,7 @@
 struct _GstFluxCaption {
   GstElement *element; /* not owned */
   GstFluxHub *hub;     /* not owned */
-  gchar *location, *text_model, *device;
+  gchar *location, *text_model, *device, *weights_cache;
   gchar *path; /* of text_model; NULL: it is on the Hub, and was not needed */
   fx_qtype qtype;
   gint length;
@@ -98,6 +98,7 @@ gst_flux_caption_new (
   self->hub = settings->hub;
   self->text_model = g_strdup (settings->text_model);
   self->device = g_strdup (settings->device);
+  self->weights_cache = g_strdup (settings->weights_cache);
   self->compute = settings->compute;
   self->qtype = settings->text_quantization;
   self->length = settings->max_sequence_length;
@@ -126,6 +127,7 @@ gst_flux_caption_free (GstFluxCaption *self)
   g_hash_table_unref (self->rows);
   g_hash_table_unref (self->seen);
   g_free (self->device);
+  g_free (self->weights_cache);
   g_free (self->text_model);
   g_free (self->path);
   g_free (self->location);
@@ -167,6 +169,7 @@ gst_flux_caption_is_first (GstFluxCaption *self, const gchar *key, const gchar *
 static gboolean
 load_weights (GstFluxCaption *self, GError **error)
 {
+  g_autoptr (FluxWeightsCache) cache = NULL;
   GstFluxProgress progress;
   GError *failure = NULL;
 
@@ -175,12 +178,14 @@ load_weights (GstFluxCaption *self, GError **error)
   if (self->path == NULL && !open_remote (self, error))
     return FALSE;
   GST_INFO_OBJECT (self->element, "loading the text encoders of %s", self->text_model);
+  cache = flux_weights_cache_new (self->weights_cache);
   gst_flux_progress_init (&progress, self->element, "open", &self->cancel);
   self->backend = gst_flux_backend_new (self->device, self->compute, &failure);
   if (self->backend != NULL)
-    self->encoder = flux_text_encoder_load (self->path, self->backend, self->qtype,
+    self->encoder = flux_text_encoder_load (self->path, self->backend, self->qtype, cache,
         gst_flux_progress_update, &progress, &failure);
   gst_flux_progress_end (&progress, "text encoders", failure);
+  gst_flux_post_cache_warning (self->element, cache);
   if (self->encoder != NULL)
     return TRUE;
   gst_flux_caption_free_weights (self);

@@ -17,6 +17,7 @@ typedef struct {
   fx_dtype compute;
   fx_qtype text_quantization;
   gint max_sequence_length;
+  const gchar *weights_cache; /* as flux_weights_cache_new() takes it */
 } GstFluxCaptionSettings;
 
 typedef struct _GstFluxCaption GstFluxCaption;

@@ -115,6 +115,16 @@ gst_flux_param_spec_max_sequence_length (void)
       DEFAULT_MAX_SEQUENCE_LENGTH, GST_FLUX_PARAM_READY);
 }
 
+GParamSpec *
+gst_flux_param_spec_weights_cache (void)
+{
+  return g_param_spec_string ("weights-cache", "Weights Cache",
+      "Where quantised weights are kept for the next start, which then copies them: auto "
+      "(gst-flux/weights in the user's cache folder, for files of 256 MiB or more), off, "
+      "or a folder (for files of any size)",
+      "auto", GST_FLUX_PARAM_READY);
+}
+
 fx_backend *
 gst_flux_backend_new (const gchar *device, fx_dtype compute, GError **error)
 {

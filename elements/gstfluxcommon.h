@@ -5,6 +5,7 @@
 #include <gst/gst.h>
 
 #include "flux/error.h"
+#include "flux/files/weights-cache.h"
 #include "kernels/fx.h"
 
 G_BEGIN_DECLS
@@ -38,6 +39,7 @@ GParamSpec *gst_flux_param_spec_device (void);
 GParamSpec *gst_flux_param_spec_compute_dtype (void); /* initially FX_N_DTYPES */
 GParamSpec *gst_flux_param_spec_text_quantization (void);
 GParamSpec *gst_flux_param_spec_max_sequence_length (void);
+GParamSpec *gst_flux_param_spec_weights_cache (void); /* "auto" */
 
 /* Creates a backend for the properties `device` ("auto", "cpu", "cuda", "cuda:N") and
  * compute-dtype. */
@@ -53,6 +55,14 @@ fx_backend *gst_flux_backend_new (const gchar *device, fx_dtype compute, GError 
 #define gst_flux_post_warning(element, error)                                            \
   gst_flux_post_message (GST_ELEMENT_CAST (element), GST_MESSAGE_WARNING, error,         \
       __FILE__, GST_FUNCTION, __LINE__)
+/* What a cache of weights (NULL: none) has to tell, if anything. */
+#define gst_flux_post_cache_warning(element, cache)                                      \
+  G_STMT_START                                                                           \
+  {                                                                                      \
+    if ((cache) != NULL && (cache)->warning != NULL)                                     \
+      gst_flux_post_warning (element, g_steal_pointer (&(cache)->warning));              \
+  }                                                                                      \
+  G_STMT_END
 void gst_flux_post_message (GstElement *element, GstMessageType type, GError *error,
     const gchar *file, const gchar *function, gint line);
 

@@ -14,7 +14,7 @@ struct _GstFluxEmbed {
   GstElement parent;
   GstPad *sinkpad, *srcpad;
 
-  gchar *location, *text_model, *device; /* properties */
+  gchar *location, *text_model, *device, *weights_cache; /* properties */
   fx_qtype text_quantization;
   fx_dtype compute_dtype; /* FX_N_DTYPES: auto */
   guint max_sequence_length;

@@ -17,6 +17,7 @@ enum {
   PROP_MISSING,
   PROP_DEVICE,
   PROP_COMPUTE_DTYPE,
+  PROP_WEIGHTS_CACHE,
 };
 
 static GType
@@ -59,10 +60,15 @@ gst_flux_embed_set_property (
       break;
     case PROP_DEVICE:
       g_free (self->device);
+      g_free (self->weights_cache);
       self->device = g_value_dup_string (value);
       break;
     case PROP_COMPUTE_DTYPE:
       self->compute_dtype = (fx_dtype)g_value_get_enum (value);
+      break;
+    case PROP_WEIGHTS_CACHE:
+      g_free (self->weights_cache);
+      self->weights_cache = g_value_dup_string (value);
       break;
     default:
       G_OBJECT_WARN_INVALID_PROPERTY_ID (object, id, pspec);
@@ -98,6 +104,9 @@ gst_flux_embed_get_property (GObject *object, guint id, GValue *value, GParamSpe
       break;
     case PROP_COMPUTE_DTYPE:
       g_value_set_enum (value, (gint)self->compute_dtype);
+      break;
+    case PROP_WEIGHTS_CACHE:
+      g_value_set_string (value, self->weights_cache);
       break;
     default:
       G_OBJECT_WARN_INVALID_PROPERTY_ID (object, id, pspec);
@@ -135,6 +144,8 @@ gst_flux_embed_install_properties (GstFluxEmbedClass *embed_class)
   g_object_class_install_property (klass, PROP_DEVICE, gst_flux_param_spec_device ());
   g_object_class_install_property (
       klass, PROP_COMPUTE_DTYPE, gst_flux_param_spec_compute_dtype ());
+  g_object_class_install_property (
+      klass, PROP_WEIGHTS_CACHE, gst_flux_param_spec_weights_cache ());
 }
 
 void
@@ -143,6 +154,7 @@ gst_flux_embed_init_properties (GstFluxEmbed *self)
   self->text_quantization = FX_Q_INT8;
   self->max_sequence_length = 512;
   self->device = g_strdup ("auto");
+  self->weights_cache = g_strdup ("auto");
   self->compute_dtype = FX_N_DTYPES;
 }
 

@@ -267,7 +267,7 @@ start (GstFluxEmbed *self)
 {
   GstFluxCaptionSettings settings = {self->location, self->text_model, &self->hub,
       self->device, self->compute_dtype, self->text_quantization,
-      (gint)self->max_sequence_length};
+      (gint)self->max_sequence_length, self->weights_cache};
   GError *error = NULL;
 
   gst_flux_hub_init (&self->hub, GST_ELEMENT (self));

@@ -316,8 +316,10 @@ gst_flux_painter_new (GstElement *element, const FluxModelKey *key, fx_qtype tex
   if (self->model != NULL)
     self->sampler = flux_sampler_new (self->model, key->path, text_qtype, &failure);
   gst_flux_progress_end (&self->progress, "model", failure);
-  if (failure == NULL)
+  if (failure == NULL) {
+    flux_sampler_set_cache (self->sampler, key->cache);
     return self;
+  }
   g_propagate_error (error, failure);
   gst_flux_painter_free (self);
   return NULL;
@@ -325,8 +327,8 @@ gst_flux_painter_new (GstElement *element, const FluxModelKey *key, fx_qtype tex
 
 GstFluxPainter *
 gst_flux_painter_new_shared (GstElement *element, FluxModel *model, const gchar *dir,
-    fx_qtype text_qtype, FluxLora *lora, GstFluxPainterFunc may_go_on, gpointer data,
-    GError **error)
+    fx_qtype text_qtype, FluxWeightsCache *cache, FluxLora *lora,
+    GstFluxPainterFunc may_go_on, gpointer data, GError **error)
 {
   GstFluxPainter *self = painter_new (element, may_go_on, data);
 
@@ -334,8 +336,10 @@ gst_flux_painter_new_shared (GstElement *element, FluxModel *model, const gchar 
   self->lora = lora;
   self->sampler = flux_sampler_new (model, dir, text_qtype, error);
   if (self->sampler != NULL &&
-      flux_sampler_set_loras (self->sampler, &self->lora, self->lora != NULL, error))
+      flux_sampler_set_loras (self->sampler, &self->lora, self->lora != NULL, error)) {
+    flux_sampler_set_cache (self->sampler, cache);
     return self;
+  }
   gst_flux_painter_free (self);
   return NULL;
 }

@@ -14,16 +14,16 @@ typedef struct _GstFluxPainter GstFluxPainter;
 /* Asked between steps and while loading; FALSE gives up with FLUX_ERROR_CANCELLED. */
 typedef gboolean (*GstFluxPainterFunc) (gpointer data);
 
-/* own: a copy of the model for gst_flux_painter_merge_loras(), else one that is shared.
- * element posts the progress of loading (open) and of pictures (sample), and flux-adapter
- * for each adapter. */
+/* key->cache, also for the text encoders, is borrowed. own: a copy of the model for
+ * gst_flux_painter_merge_loras(), else one that is shared. element posts the progress of
+ * loading (open) and of pictures (sample), and flux-adapter for each adapter. */
 GstFluxPainter *
 gst_flux_painter_new (GstElement *element, const FluxModelKey *key, fx_qtype text_qtype,
     gboolean own, GstFluxPainterFunc may_go_on, gpointer data, GError **error);
 /* The same on a model that is loaded, with one more adapter, which is not owned. */
 GstFluxPainter *gst_flux_painter_new_shared (GstElement *element, FluxModel *model,
-    const gchar *dir, fx_qtype text_qtype, FluxLora *lora, GstFluxPainterFunc may_go_on,
-    gpointer data, GError **error);
+    const gchar *dir, fx_qtype text_qtype, FluxWeightsCache *cache, FluxLora *lora,
+    GstFluxPainterFunc may_go_on, gpointer data, GError **error);
 void gst_flux_painter_free (GstFluxPainter *self);
 
 /* The adapters from the next picture on: "a.safetensors:0.8,b.safetensors", a scale after

@@ -176,15 +176,18 @@ check_offer (GstFluxSamplerSrc *self, const GstFluxOffer *offer, GError **error)
 static gboolean
 open_painter (GstFluxSamplerSrc *self, const GstFluxOffer *offer, GError **error)
 {
-  FluxModelKey key = {self->path, self->quantization, self->compute_dtype, 0};
+  FluxModelKey key = {self->path, self->quantization, self->compute_dtype, 0, NULL};
 
   if (self->painter != NULL)
     return TRUE;
+  if (self->cache == NULL)
+    self->cache = flux_weights_cache_new (self->weights_cache);
+  key.cache = self->cache;
   if (offer != NULL) {
     if (check_offer (self, offer, error))
       self->painter = gst_flux_painter_new_shared (GST_ELEMENT (self), offer->model,
-          offer->model_path, self->text_quantization, offer->lora, may_go_on, self,
-          error);
+          offer->model_path, self->text_quantization, self->cache, offer->lora, may_go_on,
+          self, error);
   } else if (flux_device_parse (self->device, &key.device, error)) {
     self->painter = gst_flux_painter_new (GST_ELEMENT (self), &key,
         self->text_quantization, self->merge, may_go_on, self, error);
@@ -320,6 +323,7 @@ paint (GstFluxSamplerSrc *self, const GstFluxOffer *offer, GError **error)
 static GstFlowReturn
 flow_of (GstFluxSamplerSrc *self, GError *error)
 {
+  gst_flux_post_cache_warning (self, self->cache);
   if (error == NULL)
     return GST_FLOW_OK;
   if (g_error_matches (error, FLUX_ERROR, FLUX_ERROR_CANCELLED)) {

@@ -22,7 +22,7 @@ struct _GstFluxSamplerSrc {
   GstFluxSource parent;
 
   /* Properties; the object lock. */
-  gchar *model, *device, *loras, *prompt, *prompt_location, *trainer;
+  gchar *model, *device, *loras, *prompt, *prompt_location, *trainer, *weights_cache;
   fx_qtype quantization, text_quantization;
   gboolean has_quantization; /* it was set, so a preview must not differ */
   guint64 seed, every_steps;
@@ -39,7 +39,8 @@ struct _GstFluxSamplerSrc {
   gchar *path;          /* of the model; NULL: there is none, or it is on the Hub */
   GHashTable *adapters; /* those of the Hub: location to path */
   GstFluxHub hub;
-  gboolean refused; /* what is on the Hub; and posted */
+  FluxWeightsCache *cache; /* or NULL */
+  gboolean refused;        /* what is on the Hub; and posted */
   FluxVaeInfo vae;
   gchar **prompts; /* of prompt_location, or NULL */
   guint n_prompts;

@@ -20,6 +20,7 @@ enum {
   PROP_TEXT_QUANTIZATION,
   PROP_DEVICE,
   PROP_COMPUTE_DTYPE,
+  PROP_WEIGHTS_CACHE,
   PROP_LORAS,
   PROP_LORA_SCALE,
   PROP_STRICT,
@@ -44,6 +45,8 @@ string_field (GstFluxSamplerSrc *self, guint id)
       return &self->model;
     case PROP_DEVICE:
       return &self->device;
+    case PROP_WEIGHTS_CACHE:
+      return &self->weights_cache;
     case PROP_LORAS:
       return &self->loras;
     case PROP_PROMPT:
@@ -194,6 +197,8 @@ install_model (GObjectClass *klass)
   g_object_class_install_property (klass, PROP_DEVICE, gst_flux_param_spec_device ());
   g_object_class_install_property (
       klass, PROP_COMPUTE_DTYPE, gst_flux_param_spec_compute_dtype ());
+  g_object_class_install_property (
+      klass, PROP_WEIGHTS_CACHE, gst_flux_param_spec_weights_cache ());
   g_object_class_install_property (klass, PROP_LORAS,
       g_param_spec_string ("loras", "LoRAs",
           "Adapters whose effects add up, each with a scale after a colon or 1: "
@@ -270,6 +275,7 @@ void
 gst_flux_sampler_src_init_properties (GstFluxSamplerSrc *self)
 {
   self->device = g_strdup ("auto");
+  self->weights_cache = g_strdup ("auto");
   self->quantization = DEFAULT_QUANTIZATION;
   self->text_quantization = DEFAULT_TEXT_QUANTIZATION;
   self->lora_scale = 1;
@@ -286,6 +292,7 @@ gst_flux_sampler_src_free_properties (GstFluxSamplerSrc *self)
 {
   g_free (self->model);
   g_free (self->device);
+  g_free (self->weights_cache);
   g_free (self->loras);
   g_free (self->prompt);
   g_free (self->prompt_location);

@@ -277,6 +277,7 @@ static void
 stop (GstFluxSamplerSrc *self)
 {
   g_clear_pointer (&self->painter, gst_flux_painter_free);
+  g_clear_pointer (&self->cache, flux_weights_cache_free);
   g_clear_pointer (&self->merged, g_free);
   g_clear_pointer (&self->path, g_free);
   g_hash_table_remove_all (self->adapters);

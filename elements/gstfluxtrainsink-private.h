@@ -51,8 +51,9 @@ struct _GstFluxTrainSink {
   /* Properties; the object lock. */
   gchar *model, *device, *location, *output, *resume_from, *targets;
   FluxLoraFormat lora_format;
-  gint quantization;     /* fx_qtype */
-  gint compute_dtype;    /* fx_dtype */
+  gint quantization;  /* fx_qtype */
+  gint compute_dtype; /* fx_dtype */
+  gchar *weights_cache;
   gint mode;             /* GstFluxTrainMode */
   FluxTrainConfig train; /* but for targets */
   guint64 checkpoint_interval;

@@ -12,6 +12,7 @@ enum {
   PROP_QUANTIZATION,
   PROP_DEVICE,
   PROP_COMPUTE_DTYPE,
+  PROP_WEIGHTS_CACHE,
   PROP_LOCATION,
   PROP_LORA_FORMAT,
   PROP_OUTPUT,
@@ -65,6 +66,7 @@ static const gsize offsets[N_PROPS] = {
     [PROP_QUANTIZATION] = AT (quantization),
     [PROP_DEVICE] = AT (device),
     [PROP_COMPUTE_DTYPE] = AT (compute_dtype),
+    [PROP_WEIGHTS_CACHE] = AT (weights_cache),
     [PROP_LOCATION] = AT (location),
     [PROP_LORA_FORMAT] = AT (lora_format),
     [PROP_OUTPUT] = AT (output),
@@ -221,6 +223,8 @@ install_data (GObjectClass *klass)
   g_object_class_install_property (klass, PROP_DEVICE, gst_flux_param_spec_device ());
   g_object_class_install_property (
       klass, PROP_COMPUTE_DTYPE, gst_flux_param_spec_compute_dtype ());
+  g_object_class_install_property (
+      klass, PROP_WEIGHTS_CACHE, gst_flux_param_spec_weights_cache ());
   add_string (klass, PROP_LOCATION, "location", "Location", NULL,
       "Where the adapter goes: a .safetensors file, or a folder, for "
       "pytorch_lora_weights.safetensors in it; NULL: to output");
@@ -403,6 +407,7 @@ gst_flux_train_sink_init_properties (GstFluxTrainSink *self)
   flux_train_config_init (&self->train);
   self->train.alpha = 0;
   self->device = g_strdup ("auto");
+  self->weights_cache = g_strdup ("auto");
   self->targets = g_strdup (self->train.targets);
   self->quantization = FX_Q_NF4;
   self->compute_dtype = FX_N_DTYPES;
@@ -416,6 +421,7 @@ gst_flux_train_sink_free_properties (GstFluxTrainSink *self)
 {
   g_free (self->model);
   g_free (self->device);
+  g_free (self->weights_cache);
   g_free (self->location);
   g_free (self->output);
   g_free (self->resume_from);

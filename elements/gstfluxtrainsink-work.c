@@ -83,13 +83,16 @@ static gboolean
 open_base (GstFluxTrainSink *self, GError **error)
 {
   FluxModelKey key = {
-      self->path, (fx_qtype)self->quantization, (fx_dtype)self->compute_dtype, 0};
+      self->path, (fx_qtype)self->quantization, (fx_dtype)self->compute_dtype, 0, NULL};
+  g_autoptr (FluxWeightsCache) cache = flux_weights_cache_new (self->weights_cache);
   GError *failure = NULL;
 
+  key.cache = cache;
   gst_flux_progress_init (&self->opening, GST_ELEMENT (self), "open", NULL);
   if (flux_device_parse (self->device, &key.device, &failure))
     self->base = flux_model_acquire (&key, open_progress, self, &failure);
   gst_flux_progress_end (&self->opening, "base model", failure);
+  gst_flux_post_cache_warning (self, cache);
   if (self->base != NULL)
     return TRUE;
   g_propagate_error (error, failure);

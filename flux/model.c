@@ -146,7 +146,7 @@ load (const FluxModelKey *key, fx_backend *b, const char *name, const char *fing
   FluxModel *self = model_new (b, name, fingerprint);
 
   self->transformer =
-      flux_transformer_load (key->path, b, key->qtype, progress, data, error);
+      flux_transformer_load (key->path, b, key->qtype, key->cache, progress, data, error);
   if (self->transformer == NULL)
     g_clear_pointer (&self, model_free);
   return self;

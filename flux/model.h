@@ -28,6 +28,7 @@ typedef struct {
   fx_qtype qtype;
   fx_dtype compute; /* FX_N_DTYPES: the device's best */
   int device;
+  FluxWeightsCache *cache; /* for quantised weights, or NULL; not part of the identity */
 } FluxModelKey;
 
 /* Loads, or gives another reference to what is already loaded. Blocks. */

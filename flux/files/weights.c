@@ -3,28 +3,69 @@
 #include "flux/files/weights.h"
 
 #include "flux/error.h"
+#include "flux/files/weights-cache-private.h"
 #include "flux/files/weights-fill.h"
 
-gboolean
-flux_loader_run (FluxLoader *self, FluxLoadFunc load, gpointer model, GError **error)
+static gboolean
+load_again (FluxLoader *self, FluxLoadFunc load, gpointer model, GError **error)
+{
+  fx_arena_rewind (self->arena, 0);
+  self->bytes_done = 0;
+  return load (self, model, error);
+}
+
+/* The pass that loads. What the cache has is as good as new, or is not taken. */
+static gboolean
+load_cached (FluxLoader *self, FluxLoadFunc load, gpointer model, GError **error)
+{
+  self->is_cached = flux_cache_entry_open (self->entry, self);
+  if (self->is_cached) {
+    if (!load_again (self, load, model, error))
+      return FALSE;
+    if (flux_cache_entry_check (self->entry, self))
+      return TRUE;
+    self->is_cached = FALSE;
+  }
+  if (!load_again (self, load, model, error))
+    return FALSE;
+  flux_cache_entry_write (self->entry, self);
+  return TRUE;
+}
+
+static gboolean
+run (FluxLoader *self, FluxLoadFunc load, gpointer model, GError **error)
 {
   int status;
 
-  self->bytes_done = self->bytes_total = 0;
   if (!load (self, model, error))
-    goto fail;
+    return FALSE;
   fx_arena_rewind (self->arena, 0);
   status = fx_arena_reserve (self->arena, self->arena->high);
   if (status != FX_OK) {
     flux_error_from_fx (error, status, "Cannot reserve the memory of the weights");
-    goto fail;
+    return FALSE;
   }
-  if (!load (self, model, error))
-    goto fail;
-  return TRUE;
-fail:
-  fx_arena_clear (self->arena);
-  return FALSE;
+  if (self->entry != NULL && self->bytes_quantised > 0 &&
+      self->bytes_total >= self->cache->min_bytes)
+    return load_cached (self, load, model, error);
+  g_clear_pointer (&self->entry, flux_cache_entry_free);
+  return load_again (self, load, model, error);
+}
+
+gboolean
+flux_loader_run (FluxLoader *self, FluxLoadFunc load, gpointer model, GError **error)
+{
+  gboolean ok;
+
+  self->bytes_done = self->bytes_total = self->bytes_quantised = 0;
+  self->is_cached = FALSE;
+  if (self->cache != NULL && self->file != NULL)
+    self->entry = flux_cache_entry_new ();
+  ok = run (self, load, model, error);
+  g_clear_pointer (&self->entry, flux_cache_entry_free);
+  if (!ok)
+    fx_arena_clear (self->arena);
+  return ok;
 }
 
 static gboolean
@@ -61,6 +102,13 @@ count_bytes (FluxLoader *self, gsize bytes, GError **error)
   return FALSE;
 }
 
+/* Have the data of what was taken still to be made? */
+static gboolean
+is_filling (const FluxLoader *self)
+{
+  return !is_measuring (self) && self->file != NULL && !self->is_cached;
+}
+
 /* NULL is a failure. */
 static gpointer
 take (FluxLoader *self, gsize bytes, GError **error)
@@ -68,9 +116,28 @@ take (FluxLoader *self, gsize bytes, GError **error)
   void *p = NULL;
   int status = fx_arena_take (self->arena, bytes, &p);
 
-  if (status != FX_OK)
+  if (status != FX_OK) {
     flux_error_from_fx (error, status, "No room for weights");
+    return NULL;
+  }
+  if (self->entry == NULL)
+    return p;
+  if (is_measuring (self))
+    flux_cache_entry_add (self->entry, bytes);
+  else if (!self->is_cached)
+    flux_cache_entry_place (self->entry, self->backend, p);
+  else if (!flux_cache_entry_read (self->entry, self->backend, p, bytes, error))
+    return NULL;
   return p;
+}
+
+/* What is taken next depends on this. */
+static void
+note (FluxLoader *self, const char *name, gint64 n, gint64 k, fx_qtype qtype,
+    fx_dtype dtype)
+{
+  if (self->entry != NULL && is_measuring (self))
+    flux_cache_entry_note (self->entry, name, n, k, (int)qtype, (int)dtype);
 }
 
 /* n * k floats in bytes fit a size, with room to spare? */
@@ -173,7 +240,7 @@ static gboolean
 load_bias (FluxLoader *self, const char *const *prefixes, const gint64 *rows, guint n,
     const fx_weight *w, GError **error)
 {
-  g_autofree float *values = is_measuring (self) ? NULL : g_new (float, (gsize)w->n);
+  g_autofree float *values = is_filling (self) ? g_new (float, (gsize)w->n) : NULL;
   gint64 row = 0;
   int status;
 
@@ -187,7 +254,7 @@ load_bias (FluxLoader *self, const char *const *prefixes, const gint64 *rows, gu
       flux_tensor_read (t, 0, rows[i], values + row);
     row += rows[i];
   }
-  if (self->file == NULL || values == NULL)
+  if (values == NULL)
     return TRUE;
   status =
       fx_upload (self->backend, (void *)w->bias, values, (gsize)w->n * sizeof (float));
@@ -206,15 +273,19 @@ flux_load_linear_rows (FluxLoader *self, const char *const *prefixes, const gint
   if (!find_parts (self, prefixes, rows, n_prefixes, k, parts, &n, error))
     return FALSE;
   *w = (fx_weight){.n = n, .k = k, .home = FX_HOME_DEVICE};
-  if (!flux_weight_choose (self, parts, n_prefixes, w, error) ||
-      !take_weight (self, w, bias, error))
+  if (!flux_weight_choose (self, parts, n_prefixes, w, error))
+    return FALSE;
+  note (self, prefixes[0], n, k, w->qtype, w->dtype);
+  if (!take_weight (self, w, bias, error))
     return FALSE;
   for (guint i = 0; i < n_prefixes; i++) {
-    if (!is_measuring (self) && self->file != NULL &&
-        !flux_weight_fill (self, w, row, &parts[i], error))
+    gsize bytes = parts[i].weight != NULL ? parts[i].weight->n_bytes : 0;
+    if (is_filling (self) && !flux_weight_fill (self, w, row, &parts[i], error))
       return FALSE;
-    if (!count_bytes (
-            self, parts[i].weight != NULL ? parts[i].weight->n_bytes : 0, error))
+    if (is_measuring (self) && w->qtype != FX_Q_NONE &&
+        parts[i].kind == FLUX_STORED_FLOAT)
+      self->bytes_quantised += bytes;
+    if (!count_bytes (self, bytes, error))
       return FALSE;
     row += rows[i];
   }
@@ -237,13 +308,15 @@ flux_load_vector (
   const FluxTensor *t;
   float *p;
 
-  if (!check_size (name, n, 1, error) || !find_floats (self, name, &n, 1, &t, error) ||
-      (p = take (self, (gsize)n * sizeof (float), error)) == NULL)
+  if (!check_size (name, n, 1, error) || !find_floats (self, name, &n, 1, &t, error))
+    return FALSE;
+  note (self, name, n, 1, FX_Q_NONE, FX_F32);
+  if ((p = take (self, (gsize)n * sizeof (float), error)) == NULL)
     return FALSE;
   *v = p;
   if (t == NULL)
     return TRUE;
-  return (is_measuring (self) || flux_upload_floats (self, p, FX_F32, t, error)) &&
+  return (!is_filling (self) || flux_upload_floats (self, p, FX_F32, t, error)) &&
          count_bytes (self, t->n_bytes, error);
 }
 
@@ -261,13 +334,14 @@ flux_load_table (FluxLoader *self, const char *name, gint64 rows, gint64 cols, f
     return FALSE;
   if (self->keep_dtype)
     dtype = t != NULL ? t->dtype : FX_BF16;
+  note (self, name, rows, cols, FX_Q_NONE, dtype);
   p = take (self, (gsize)(rows * cols) * fx_dtype_size (dtype), error);
   if (p == NULL)
     return FALSE;
   *m = fx_mat_new (p, rows, cols, dtype);
   if (t == NULL)
     return TRUE;
-  return (is_measuring (self) || flux_upload_floats (self, p, dtype, t, error)) &&
+  return (!is_filling (self) || flux_upload_floats (self, p, dtype, t, error)) &&
          count_bytes (self, t->n_bytes, error);
 }
 
@@ -288,10 +362,10 @@ flux_load_conv (FluxLoader *self, const char *prefix, gint64 out, gint64 in,
       .qtype = FX_Q_NONE,
       .dtype = self->compute,
       .home = FX_HOME_DEVICE};
+  note (self, prefix, out, w->k, FX_Q_NONE, w->dtype);
   if (!take_weight (self, w, TRUE, error))
     return FALSE;
-  if (t != NULL && !is_measuring (self) &&
-      !flux_upload_conv (self, w, t, in, kernel * kernel, error))
+  if (is_filling (self) && !flux_upload_conv (self, w, t, in, kernel * kernel, error))
     return FALSE;
   return count_bytes (self, t != NULL ? t->n_bytes : 0, error) &&
          load_bias (self, &prefix, &out, 1, w, error);

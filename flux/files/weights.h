@@ -11,6 +11,7 @@
 #pragma once
 
 #include "flux/files/safetensors.h"
+#include "flux/files/weights-cache.h"
 
 G_BEGIN_DECLS
 
@@ -29,13 +30,18 @@ typedef struct {
   const char *what;          /* for progress: "transformer" */
   FluxProgressFunc progress; /* may be NULL; called when the percentage changes */
   gpointer progress_data;
+  FluxWeightsCache *cache;       /* where quantised weights are kept, or NULL */
   gsize bytes_done, bytes_total; /* of the file; counted by the two passes */
+  gsize bytes_quantised;         /* of the total: floats that become something smaller */
+  struct _FluxCacheEntry *entry; /* while it is read or written */
+  gboolean is_cached;            /* buffers come from the entry */
 } FluxLoader;
 
 /* Loads the tensors of a model through the functions below; called twice. */
 typedef gboolean (*FluxLoadFunc) (FluxLoader *self, gpointer model, GError **error);
-/* Runs `load` to measure, reserves the (empty) arena, and runs it again to load. On
- * failure the arena has been cleared. */
+/* Runs `load` to measure, reserves the (empty) arena, and runs it again to load, from the
+ * cache when it is there, else from the file and then into the cache. On failure the
+ * arena has been cleared. */
 gboolean
 flux_loader_run (FluxLoader *self, FluxLoadFunc load, gpointer model, GError **error);
 

@@ -10,6 +10,7 @@ struct _FluxPrompts {
   char *dir;
   fx_backend *backend;
   fx_qtype qtype;
+  FluxWeightsCache *cache;  /* not owned, or NULL */
   FluxTextEncoder *encoder; /* NULL while it is not loaded */
   GHashTable *known;        /* "tokens:prompt" -> FluxPromptEmbedding */
   GQueue latest;            /* keys of known, the oldest first */
@@ -59,6 +60,12 @@ flux_prompts_set_room (FluxPrompts *self, guint n)
 }
 
 void
+flux_prompts_set_cache (FluxPrompts *self, FluxWeightsCache *cache)
+{
+  self->cache = cache;
+}
+
+void
 flux_prompts_free_encoder (FluxPrompts *self)
 {
   g_clear_pointer (&self->encoder, flux_text_encoder_free);
@@ -71,8 +78,8 @@ encode (FluxPrompts *self, const char *prompt, int text_tokens, GError **error)
   FluxPromptEmbedding *e;
 
   if (self->encoder == NULL)
-    self->encoder =
-        flux_text_encoder_load (self->dir, self->backend, self->qtype, NULL, NULL, error);
+    self->encoder = flux_text_encoder_load (
+        self->dir, self->backend, self->qtype, self->cache, NULL, NULL, error);
   if (self->encoder == NULL)
     return NULL;
   info = flux_text_encoder_get_info (self->encoder);

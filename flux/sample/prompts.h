@@ -25,6 +25,8 @@ const FluxPromptEmbedding *
 flux_prompts_get (FluxPrompts *self, const char *prompt, int text_tokens, GError **error);
 /* At least this many prompts are kept. */
 void flux_prompts_set_room (FluxPrompts *self, guint n);
+/* For the weights of T5; borrowed, or NULL. */
+void flux_prompts_set_cache (FluxPrompts *self, FluxWeightsCache *cache);
 void flux_prompts_free_encoder (FluxPrompts *self);
 
 G_END_DECLS

@@ -91,6 +91,12 @@ flux_sampler_set_keep_models (FluxSampler *self, gboolean keep)
   self->keep_models = keep;
 }
 
+void
+flux_sampler_set_cache (FluxSampler *self, FluxWeightsCache *cache)
+{
+  flux_prompts_set_cache (self->prompts, cache);
+}
+
 gboolean
 flux_sampler_set_loras (
     FluxSampler *self, FluxLora *const *loras, guint n_loras, GError **error)

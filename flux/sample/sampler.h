@@ -46,6 +46,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxSampler, flux_sampler_free)
 /* TRUE (the default on the CPU): text encoders and VAE stay loaded between pictures.
  * FALSE: each is freed as soon as it has done its part. */
 void flux_sampler_set_keep_models (FluxSampler *self, gboolean keep);
+/* For the weights of the text encoders; borrowed, or NULL. */
+void flux_sampler_set_cache (FluxSampler *self, FluxWeightsCache *cache);
 /* Encodes prompts ahead, in one load of the text encoders; takes the model's lock. The
  * embeddings of the latest prompts are always kept. */
 gboolean flux_sampler_encode (FluxSampler *self, const char *const *prompts, guint n,

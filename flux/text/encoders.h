@@ -46,7 +46,7 @@ typedef struct _FluxT5 FluxT5;
 /* dir: the text_encoder_2 folder. */
 gboolean flux_t5_config_read (const char *dir, FluxT5Config *c, GError **error);
 FluxT5 *flux_t5_load (const char *dir, fx_backend *b, fx_qtype qtype,
-    FluxProgressFunc progress, gpointer data, GError **error);
+    FluxWeightsCache *cache, FluxProgressFunc progress, gpointer data, GError **error);
 /* T5-XXL, FLUX.1's, without a file: its weights have room and no values. For the plan
  * backend and for measurements, which fill them. */
 FluxT5 *flux_t5_new_planned (fx_backend *b, fx_qtype qtype, GError **error);

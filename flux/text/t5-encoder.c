@@ -196,12 +196,13 @@ load_from (FluxT5 *self, FluxLoader *loader, GError **error)
 }
 
 FluxT5 *
-flux_t5_load (const char *dir, fx_backend *b, fx_qtype qtype, FluxProgressFunc progress,
-    gpointer data, GError **error)
+flux_t5_load (const char *dir, fx_backend *b, fx_qtype qtype, FluxWeightsCache *cache,
+    FluxProgressFunc progress, gpointer data, GError **error)
 {
   g_autoptr (FluxSafetensors) file = NULL;
   g_autoptr (FluxT5) self = t5_new (b);
-  FluxLoader loader = {.qtype = qtype, .progress = progress, .progress_data = data};
+  FluxLoader loader = {
+      .qtype = qtype, .cache = cache, .progress = progress, .progress_data = data};
 
   if (!flux_t5_config_read (dir, &self->config, error))
     return NULL;

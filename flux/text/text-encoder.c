@@ -62,7 +62,7 @@ flux_text_read_info (const char *dir, FluxTextInfo *info, GError **error)
 
 FluxTextEncoder *
 flux_text_encoder_load (const char *dir, fx_backend *b, fx_qtype qtype,
-    FluxProgressFunc progress, gpointer data, GError **error)
+    FluxWeightsCache *cache, FluxProgressFunc progress, gpointer data, GError **error)
 {
   g_autofree char *clip_dir = g_build_filename (dir, "text_encoder", NULL);
   g_autofree char *t5_dir = g_build_filename (dir, "text_encoder_2", NULL);
@@ -74,7 +74,7 @@ flux_text_encoder_load (const char *dir, fx_backend *b, fx_qtype qtype,
       (self->clip_tokenizer = flux_clip_tokenizer_new (clip_tokens, error)) == NULL ||
       (self->t5_tokenizer = flux_t5_tokenizer_new (t5_tokens, error)) == NULL ||
       (self->clip = flux_clip_load (clip_dir, b, progress, data, error)) == NULL ||
-      (self->t5 = flux_t5_load (t5_dir, b, qtype, progress, data, error)) == NULL)
+      (self->t5 = flux_t5_load (t5_dir, b, qtype, cache, progress, data, error)) == NULL)
     return NULL;
   return g_steal_pointer (&self);
 }

@@ -19,9 +19,10 @@ typedef struct {
 
 gboolean flux_text_read_info (const char *dir, FluxTextInfo *info, GError **error);
 /* dir: model folder with tokenizer, tokenizer_2, text_encoder, text_encoder_2. qtype:
- * weights of T5's linear layers (FX_Q_NONE, FX_Q_INT8, FX_Q_NF4); CLIP stays as it is. */
+ * weights of T5's linear layers (FX_Q_NONE, FX_Q_INT8, FX_Q_NF4); CLIP stays as it is.
+ * cache: for quantised weights, or NULL. */
 FluxTextEncoder *flux_text_encoder_load (const char *dir, fx_backend *b, fx_qtype qtype,
-    FluxProgressFunc progress, gpointer data, GError **error);
+    FluxWeightsCache *cache, FluxProgressFunc progress, gpointer data, GError **error);
 void flux_text_encoder_free (FluxTextEncoder *self);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxTextEncoder, flux_text_encoder_free)
 const FluxTextInfo *flux_text_encoder_get_info (FluxTextEncoder *self);

@@ -178,12 +178,13 @@ load_from (FluxTransformer *t, FluxLoader *l, GError **error)
 
 FluxTransformer *
 flux_transformer_load (const char *dir, fx_backend *b, fx_qtype qtype,
-    FluxProgressFunc progress, gpointer data, GError **error)
+    FluxWeightsCache *cache, FluxProgressFunc progress, gpointer data, GError **error)
 {
   g_autofree char *sub = g_build_filename (dir, "transformer", NULL);
   g_autoptr (FluxSafetensors) file = NULL;
   FluxConfig config;
-  FluxLoader l = {.qtype = qtype, .progress = progress, .progress_data = data};
+  FluxLoader l = {
+      .qtype = qtype, .cache = cache, .progress = progress, .progress_data = data};
 
   if (qtype == FX_Q_FP8 && !b->has_fp8) {
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,

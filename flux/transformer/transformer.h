@@ -17,9 +17,10 @@ G_BEGIN_DECLS
 
 typedef struct _FluxTransformer FluxTransformer;
 
-/* dir: the model folder or the transformer folder (float or bitsandbytes 4-bit files). */
+/* dir: the model folder or the transformer folder (float or bitsandbytes 4-bit files).
+ * cache: for quantised weights, or NULL. */
 FluxTransformer *flux_transformer_load (const char *dir, fx_backend *b, fx_qtype qtype,
-    FluxProgressFunc progress, gpointer data, GError **error);
+    FluxWeightsCache *cache, FluxProgressFunc progress, gpointer data, GError **error);
 /* A transformer without a file, for the plan backend. */
 FluxTransformer *flux_transformer_new_planned (
     const FluxConfig *c, fx_backend *b, fx_qtype qtype, GError **error);

@@ -287,7 +287,7 @@ test_compute (gconstpointer suffix)
   gst_object_unref (f.element);
 
   backend = flux_backend_new (FLUX_DEVICE_CPU, FX_N_DTYPES, NULL);
-  encoder = flux_text_encoder_load (model, backend, FX_Q_NONE, NULL, NULL, NULL);
+  encoder = flux_text_encoder_load (model, backend, FX_Q_NONE, NULL, NULL, NULL, NULL);
   g_assert_true (flux_text_read_info (model, &info, NULL));
   embeds = g_new (float, TEST_TOKENS *info.joint_dim);
   pooled = g_new (float, info.pooled_dim);

@@ -170,7 +170,7 @@ test_captions_stay (void)
   guint moved = 0;
   fx_backend *backend = flux_backend_new (FLUX_DEVICE_CPU, FX_N_DTYPES, NULL);
   FluxTextEncoder *encoder =
-      flux_text_encoder_load (model, backend, FX_Q_NONE, NULL, NULL, NULL);
+      flux_text_encoder_load (model, backend, FX_Q_NONE, NULL, NULL, NULL, NULL);
   const FluxTextInfo *info = flux_text_encoder_get_info (encoder);
   gsize n = (gsize)TEST_TOKENS * (gsize)info->joint_dim;
   float *embeds = g_new (float, n), *pooled = g_new (float, info->pooled_dim);

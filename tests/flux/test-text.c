@@ -58,7 +58,7 @@ test_embeddings (void)
     fx_backend_free (b);
     return;
   }
-  encoder = flux_text_encoder_load (model, b, FX_Q_NONE, NULL, NULL, &error);
+  encoder = flux_text_encoder_load (model, b, FX_Q_NONE, NULL, NULL, NULL, &error);
   g_assert_no_error (error);
   prompts = read_prompts (file, parser);
   length = atoi (flux_safetensors_get_metadata (file, "max_sequence_length"));
@@ -170,7 +170,7 @@ test_t5_of_300_tokens (void)
   fx_backend *b = fx_cpu_new (1);
 
   g_assert_nonnull (expected);
-  t5 = flux_t5_load (dir, b, FX_Q_NONE, NULL, NULL, &error);
+  t5 = flux_t5_load (dir, b, FX_Q_NONE, NULL, NULL, NULL, &error);
   g_assert_no_error (error);
   memcpy (ids, flux_safetensors_lookup (expected, "t5.ids")->data, sizeof ids);
   flux_t5_encode (t5, ids, TOKENS, embeds, &error);
@@ -201,7 +201,7 @@ check_t5_quantised (fx_qtype qtype, const char *key)
   fx_backend *b = fx_cpu_new (1);
 
   g_assert_nonnull (expected);
-  t5 = flux_t5_load (dir, b, qtype, NULL, NULL, &error);
+  t5 = flux_t5_load (dir, b, qtype, NULL, NULL, NULL, &error);
   g_assert_no_error (error);
   memcpy (ids, flux_safetensors_lookup (expected, "t5.ids")->data, sizeof ids);
   flux_t5_encode (t5, ids, TOKENS, embeds, &error);
@@ -250,7 +250,7 @@ test_limits_are_named (void)
   if (model == NULL)
     g_test_skip ("tiny-flux-emoji is missing");
   else {
-    encoder = flux_text_encoder_load (model, b, FX_Q_NONE, NULL, NULL, &error);
+    encoder = flux_text_encoder_load (model, b, FX_Q_NONE, NULL, NULL, NULL, &error);
     g_assert_no_error (error);
     g_assert_true (flux_text_read_info (model, &info, &error));
     g_assert_cmpint (info.joint_dim, ==, 192);
@@ -279,7 +279,7 @@ plan_in (fx_dtype compute)
     g_test_skip ("tiny-flux-emoji is missing");
   else {
     FluxTextEncoder *encoder =
-        flux_text_encoder_load (model, b, FX_Q_NF4, NULL, NULL, &error);
+        flux_text_encoder_load (model, b, FX_Q_NF4, NULL, NULL, NULL, &error);
     g_assert_no_error (error);
     flux_text_encode (encoder, "a", 7, embeds, pooled, &error);
     g_assert_no_error (error);
@@ -328,7 +328,7 @@ test_bad_configurations_are_named (void)
     if (is_clip)
       g_assert_null (flux_clip_load (dir, b, NULL, NULL, &error));
     else
-      g_assert_null (flux_t5_load (dir, b, FX_Q_NONE, NULL, NULL, &error));
+      g_assert_null (flux_t5_load (dir, b, FX_Q_NONE, NULL, NULL, NULL, &error));
     g_assert_nonnull (error);
     g_assert_nonnull (strstr (error->message, dir));
     fx_backend_free (b);

@@ -17,7 +17,7 @@ parity_base (Parity *p, ParityBase which, GError **error)
           "there is no '%s'", stored);
     else
       p->bases[which] = flux_transformer_load (dir, p->backend,
-          which == PARITY_BASE_FLOAT ? FX_Q_NONE : FX_Q_NF4, NULL, NULL,
+          which == PARITY_BASE_FLOAT ? FX_Q_NONE : FX_Q_NF4, NULL, NULL, NULL,
           &p->base_errors[which]);
   }
   if (p->bases[which] == NULL && error != NULL)

@@ -91,8 +91,8 @@ sample_open (Sample *s, GError **error)
   s->channels = vae.latent_channels;
   s->downscale = vae.downscale;
   s->sampler = flux_sampler_new (s->model, s->p->model_dir, FX_Q_NONE, error);
-  s->text = flux_text_encoder_load (
-      s->p->model_dir, flux_model_get_backend (s->model), FX_Q_NONE, NULL, NULL, error);
+  s->text = flux_text_encoder_load (s->p->model_dir, flux_model_get_backend (s->model),
+      FX_Q_NONE, NULL, NULL, NULL, error);
   return s->sampler != NULL && s->text != NULL && attach_adapter (s, base, error);
 }
 

@@ -116,7 +116,7 @@ start (Text *t)
   if (t->t5 == NULL)
     parity_fail (t->p, "text.t5_ids", &error);
   t->encoder = flux_text_encoder_load (
-      t->p->model_dir, t->p->backend, FX_Q_NONE, NULL, NULL, &error);
+      t->p->model_dir, t->p->backend, FX_Q_NONE, NULL, NULL, NULL, &error);
   if (t->encoder == NULL)
     parity_fail (t->p, "text.prompt_embeds", &error);
   else
