@@ -125,6 +125,15 @@ gst_flux_param_spec_weights_cache (void)
       "auto", GST_FLUX_PARAM_READY);
 }
 
+GParamSpec *
+gst_flux_param_spec_strict (void)
+{
+  return g_param_spec_boolean ("strict", "Strict",
+      "Tensors of an adapter that fit no layer are an error; FALSE: a warning, and "
+      "it goes on without them",
+      TRUE, GST_FLUX_PARAM_READY);
+}
+
 fx_backend *
 gst_flux_backend_new (const gchar *device, fx_dtype compute, GError **error)
 {

@@ -40,6 +40,7 @@ GParamSpec *gst_flux_param_spec_compute_dtype (void); /* initially FX_N_DTYPES *
 GParamSpec *gst_flux_param_spec_text_quantization (void);
 GParamSpec *gst_flux_param_spec_max_sequence_length (void);
 GParamSpec *gst_flux_param_spec_weights_cache (void); /* "auto" */
+GParamSpec *gst_flux_param_spec_strict (void);        /* initially TRUE */
 
 /* Creates a backend for the properties `device` ("auto", "cpu", "cuda", "cuda:N") and
  * compute-dtype. */

@@ -6,9 +6,9 @@
 
 #include "elements/gstfluxpainter.h"
 
-#include <math.h>
 #include <string.h>
 
+#include "elements/gstfluxadapters.h"
 #include "elements/gstfluxcommon.h"
 
 struct _GstFluxPainter {
@@ -17,164 +17,25 @@ struct _GstFluxPainter {
   gpointer data;
   FluxModel *model;
   FluxSampler *sampler;
-  GArray *loras;     /* Adapter */
+  GArray *loras;     /* GstFluxAdapter */
   FluxLora *lora;    /* the trainer's, not owned, or NULL */
   GHashTable *files; /* hf:// location to path, or NULL; not owned */
   GstFluxProgress progress;
 };
 
-typedef struct {
-  gchar *path;
-  gdouble scale;
-  FluxLora *lora;
-} Adapter;
-
-/* One of the list: path, and the scale after its last colon when that is a number. A path
- * may have colons itself: what follows the last one is meant as a scale when what stands
- * before it is, or is named as, an adapter, and the whole is no file. */
-static gboolean
-parse_lora (const gchar *text, gchar **path, gdouble *scale, GError **error)
-{
-  g_autofree gchar *whole = g_strstrip (g_strdup (text)), *head = NULL;
-  const gchar *colon = strrchr (whole, ':');
-
-  *scale = 1;
-  if (whole[0] == '\0') {
-    g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
-        "loras has an empty entry: write a.safetensors:0.8,b.safetensors.");
-    return FALSE;
-  }
-  if (colon != NULL) {
-    gchar *end = NULL;
-    gdouble value = g_ascii_strtod (colon + 1, &end);
-
-    head = g_strstrip (g_strndup (whole, colon - whole));
-    if (colon[1] != '\0' && *end == '\0' && isfinite (value)) {
-      *scale = value;
-      *path = g_steal_pointer (&head);
-      return TRUE;
-    }
-    if (!g_file_test (whole, G_FILE_TEST_EXISTS) && strcmp (head, "hf") != 0 &&
-        (g_str_has_suffix (head, ".safetensors") ||
-            g_file_test (head, G_FILE_TEST_IS_REGULAR))) {
-      g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
-          "The scale '%s' of the adapter '%s' in loras is no number: write '%s:0.8'.",
-          colon + 1, head, head);
-      return FALSE;
-    }
-  }
-  *path = g_steal_pointer (&whole);
-  return TRUE;
-}
-
-static void
-free_adapters (GArray *adapters)
-{
-  for (guint i = 0; i < adapters->len; i++) {
-    g_free (g_array_index (adapters, Adapter, i).path);
-    flux_lora_free (g_array_index (adapters, Adapter, i).lora);
-  }
-  g_array_unref (adapters);
-}
-
-static gboolean
-parse_list (const gchar *loras, GArray *adapters, GError **error)
-{
-  gchar **list = loras != NULL ? g_strsplit (loras, ",", -1) : NULL;
-  gboolean ok = TRUE;
-
-  for (guint i = 0; ok && list != NULL && list[i] != NULL; i++) {
-    Adapter a = {NULL};
-
-    ok = parse_lora (list[i], &a.path, &a.scale, error);
-    if (ok)
-      g_array_append_val (adapters, a);
-  }
-  g_strfreev (list);
-  return ok;
-}
-
-gboolean
-gst_flux_painter_check_loras (const gchar *loras, GError **error)
-{
-  GArray *list = g_array_new (FALSE, FALSE, sizeof (Adapter));
-  gboolean ok = parse_list (loras, list, error);
-
-  for (guint i = 0; ok && i < list->len; i++) {
-    const gchar *path = g_array_index (list, Adapter, i).path;
-
-    ok = flux_hub_is_uri (path) || g_file_test (path, G_FILE_TEST_EXISTS);
-    if (!ok)
-      g_set_error (error, FLUX_ERROR, FLUX_ERROR_NOT_FOUND,
-          "There is no adapter '%s': loras names .safetensors files, or hf://user/name.",
-          path);
-  }
-  free_adapters (list);
-  return ok;
-}
-
-gboolean
-gst_flux_painter_fetch_loras (
-    const gchar *loras, GstFluxHub *hub, GHashTable *files, GError **error)
-{
-  GArray *list = g_array_new (FALSE, FALSE, sizeof (Adapter));
-  gboolean ok = parse_list (loras, list, error);
-
-  for (guint i = 0; ok && i < list->len; i++) {
-    const gchar *location = g_array_index (list, Adapter, i).path;
-    gchar *path;
-
-    if (!flux_hub_is_uri (location) || g_hash_table_contains (files, location))
-      continue;
-    path = gst_flux_hub_resolve (hub, location, FLUX_HUB_LORA, error);
-    ok = path != NULL;
-    if (ok)
-      g_hash_table_insert (files, g_strdup (location), path);
-  }
-  free_adapters (list);
-  return ok;
-}
-
 /* ---- adapters ---- */
-
-/* Says what was applied: an adapter that silently is not is the worst there is. */
-static void
-announce_adapter (GstFluxPainter *self, const gchar *path, const FluxLoraReport *report)
-{
-  GST_INFO_OBJECT (self->element, "adapter '%s' (%s): %u of %u tensors on %u layers",
-      path, report->format, report->n_tensors - report->n_left_out, report->n_tensors,
-      report->n_layers);
-  gst_element_post_message (self->element,
-      gst_message_new_element (GST_OBJECT (self->element),
-          gst_structure_new ("flux-adapter", "location", G_TYPE_STRING, path, "format",
-              G_TYPE_STRING, report->format, "layers", G_TYPE_UINT, report->n_layers,
-              "tensors", G_TYPE_UINT, report->n_tensors, "left-out", G_TYPE_UINT,
-              report->n_left_out, NULL)));
-  if (report->n_left_out > 0)
-    gst_flux_post_warning (self->element,
-        g_error_new (FLUX_ERROR, FLUX_ERROR_MISMATCH,
-            "%u of the %u tensors in '%s' fit no layer of this transformer and are left "
-            "out: %s.",
-            report->n_left_out, report->n_tensors, path, report->left_out));
-}
 
 /* With the model's lock. */
 static FluxLora *
 load_lora (GstFluxPainter *self, const gchar *path, gboolean strict, GError **error)
 {
   FluxTransformer *transformer = flux_model_get_transformer (self->model);
-  FluxLoraReport report = {0};
   const gchar *file =
       self->files != NULL ? g_hash_table_lookup (self->files, path) : NULL;
-  FluxLora *lora = flux_lora_read (flux_transformer_get_config (transformer),
-      flux_model_get_backend (self->model), file != NULL ? file : path, strict, FALSE,
-      &report, error);
 
-  if (lora == NULL)
-    return NULL;
-  announce_adapter (self, path, &report);
-  flux_lora_report_clear (&report);
-  return lora;
+  return gst_flux_adapter_load (self->element, path, file,
+      flux_transformer_get_config (transformer), flux_model_get_backend (self->model),
+      strict, error);
 }
 
 /* The adapter that is loaded from this path, which then no longer holds it. */
@@ -182,7 +43,7 @@ static FluxLora *
 take_loaded (GArray *adapters, const gchar *path)
 {
   for (guint i = 0; i < adapters->len; i++) {
-    Adapter *a = &g_array_index (adapters, Adapter, i);
+    GstFluxAdapter *a = &g_array_index (adapters, GstFluxAdapter, i);
 
     if (a->lora != NULL && strcmp (a->path, path) == 0)
       return g_steal_pointer (&a->lora);
@@ -196,8 +57,8 @@ same_adapters (const GArray *a, const GArray *b)
   gboolean same = a->len == b->len;
 
   for (guint i = 0; same && i < a->len; i++)
-    same = strcmp (g_array_index (a, Adapter, i).path,
-               g_array_index (b, Adapter, i).path) == 0;
+    same = strcmp (g_array_index (a, GstFluxAdapter, i).path,
+               g_array_index (b, GstFluxAdapter, i).path) == 0;
   return same;
 }
 
@@ -209,7 +70,7 @@ change_adapters (GstFluxPainter *self, GArray *list, gboolean strict, GError **e
   gboolean ok = TRUE;
 
   for (guint i = 0; ok && i < list->len; i++) {
-    Adapter *a = &g_array_index (list, Adapter, i);
+    GstFluxAdapter *a = &g_array_index (list, GstFluxAdapter, i);
 
     a->lora = take_loaded (self->loras, a->path);
     if (a->lora == NULL)
@@ -223,7 +84,7 @@ change_adapters (GstFluxPainter *self, GArray *list, gboolean strict, GError **e
     g_ptr_array_add (all, self->lora);
   ok &= flux_sampler_set_loras (
       self->sampler, (FluxLora *const *)all->pdata, all->len, ok ? error : NULL);
-  free_adapters (self->loras);
+  gst_flux_adapters_free (self->loras);
   self->loras = list;
   return ok;
 }
@@ -232,24 +93,22 @@ gboolean
 gst_flux_painter_set_loras (GstFluxPainter *self, const gchar *loras, gdouble scale,
     gboolean strict, GError **error)
 {
-  GArray *list = g_array_new (FALSE, FALSE, sizeof (Adapter));
-  gboolean ok = parse_list (loras, list, error);
+  GArray *list = gst_flux_adapters_parse (loras, error);
+  gboolean ok = TRUE;
 
-  if (!ok) {
-    free_adapters (list);
+  if (list == NULL)
     return FALSE;
-  }
   flux_model_lock (self->model);
   if (same_adapters (list, self->loras)) {
     for (guint i = 0; i < list->len; i++)
-      g_array_index (self->loras, Adapter, i).scale =
-          g_array_index (list, Adapter, i).scale;
-    free_adapters (list);
+      g_array_index (self->loras, GstFluxAdapter, i).scale =
+          g_array_index (list, GstFluxAdapter, i).scale;
+    gst_flux_adapters_free (list);
   } else {
     ok = change_adapters (self, list, strict, error);
   }
   for (guint i = 0; ok && i < self->loras->len; i++) {
-    const Adapter *a = &g_array_index (self->loras, Adapter, i);
+    const GstFluxAdapter *a = &g_array_index (self->loras, GstFluxAdapter, i);
 
     flux_lora_set_multiplier (a->lora, (float)(a->scale * scale));
   }
@@ -267,14 +126,14 @@ gst_flux_painter_merge_loras (GstFluxPainter *self, const gchar *loras, gdouble 
   if (!ok)
     return FALSE;
   for (guint i = 0; i < self->loras->len; i++)
-    g_ptr_array_add (all, g_array_index (self->loras, Adapter, i).lora);
+    g_ptr_array_add (all, g_array_index (self->loras, GstFluxAdapter, i).lora);
   flux_model_lock (self->model);
   ok = flux_transformer_merge (flux_model_get_transformer (self->model),
            (FluxLora *const *)all->pdata, all->len, error) &&
        flux_sampler_set_loras (self->sampler, NULL, 0, error);
   if (ok) { /* they are in the weights now */
-    free_adapters (self->loras);
-    self->loras = g_array_new (FALSE, FALSE, sizeof (Adapter));
+    gst_flux_adapters_free (self->loras);
+    self->loras = gst_flux_adapters_parse (NULL, NULL);
   }
   flux_model_unlock (self->model);
   return ok;
@@ -290,7 +149,7 @@ painter_new (GstElement *element, GstFluxPainterFunc may_go_on, gpointer data)
   self->element = element;
   self->may_go_on = may_go_on;
   self->data = data;
-  self->loras = g_array_new (FALSE, FALSE, sizeof (Adapter));
+  self->loras = gst_flux_adapters_parse (NULL, NULL);
   return self;
 }
 
@@ -357,7 +216,7 @@ gst_flux_painter_free (GstFluxPainter *self)
   /* The adapters' memory is the backend's. */
   if (self->model != NULL)
     flux_model_lock (self->model);
-  free_adapters (self->loras);
+  gst_flux_adapters_free (self->loras);
   if (self->model != NULL) {
     flux_model_unlock (self->model);
     flux_model_unref (self->model);

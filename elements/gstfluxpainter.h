@@ -40,12 +40,8 @@ gboolean gst_flux_painter_merge_loras (GstFluxPainter *self, const gchar *loras,
 gboolean gst_flux_painter_paint (GstFluxPainter *self, const FluxSampleRequest *request,
     guint8 *rgb, gint stride, gboolean keep_lock, GError **error);
 
-/* For checks before anything is loaded; hf:// is not looked up. */
-gboolean gst_flux_painter_check_loras (const gchar *loras, GError **error);
-/* Downloads those that are on the Hub and not yet in files, hf:// location to path. */
-gboolean gst_flux_painter_fetch_loras (
-    const gchar *loras, GstFluxHub *hub, GHashTable *files, GError **error);
-/* For what has hf:// in it: the map that was filled by fetch; borrowed. */
+/* Where the adapters that have hf:// in their path are: the map that
+ * gst_flux_adapters_fetch() filled; borrowed. */
 void gst_flux_painter_set_files (GstFluxPainter *self, GHashTable *files);
 
 G_END_DECLS

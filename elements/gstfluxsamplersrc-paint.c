@@ -83,7 +83,7 @@ gst_flux_sampler_src_fetch (GstFluxSamplerSrc *self)
   loras = g_strdup (self->loras);
   GST_OBJECT_UNLOCK (self);
   if (error == NULL)
-    gst_flux_painter_fetch_loras (loras, &self->hub, self->adapters, &error);
+    gst_flux_adapters_fetch (loras, &self->hub, self->adapters, &error);
   ret = gst_flux_hub_flow (&self->hub, error);
   self->refused = ret == GST_FLOW_ERROR;
   if (error != NULL)
@@ -120,7 +120,7 @@ gst_flux_sampler_src_prepare (GstFluxSamplerSrc *self, GError **error)
     return FALSE;
   }
   return flux_device_parse (self->device, &device, error) &&
-         gst_flux_painter_check_loras (self->loras, error) &&
+         gst_flux_adapters_check (self->loras, error) &&
          (self->prompt_location == NULL || read_prompts (self, error));
 }
 

@@ -9,6 +9,7 @@
 
 #include <gst/video/video.h>
 
+#include "elements/gstfluxadapters.h"
 #include "elements/gstfluxcommon.h"
 #include "elements/gstfluxcontext.h"
 #include "elements/gstfluxpainter.h"

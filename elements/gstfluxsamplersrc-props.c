@@ -208,11 +208,7 @@ install_model (GObjectClass *klass)
       g_param_spec_double ("lora-scale", "LoRA Scale",
           "Multiplies the scales in loras, from the next picture on (factor, any)",
           -G_MAXFLOAT, G_MAXFLOAT, 1, GST_FLUX_PARAM_PLAYING | GST_PARAM_CONTROLLABLE));
-  g_object_class_install_property (klass, PROP_STRICT,
-      g_param_spec_boolean ("strict", "Strict",
-          "Tensors of an adapter that fit no layer are an error; FALSE: a warning, and "
-          "it goes on without them",
-          TRUE, GST_FLUX_PARAM_READY));
+  g_object_class_install_property (klass, PROP_STRICT, gst_flux_param_spec_strict ());
   g_object_class_install_property (klass, PROP_MERGE,
       g_param_spec_boolean ("merge", "Merge",
           "Add the adapters to the weights of a model of one's own, quantization=none; "

@@ -11,6 +11,7 @@
 #include "elements/gstfluxembed.h"
 #include "elements/gstfluximagecrop.h"
 #include "elements/gstfluximagedec.h"
+#include "elements/gstfluxlorafuse.h"
 #include "elements/gstfluxmodelsink.h"
 #include "elements/gstfluxmodelsrc.h"
 #include "elements/gstfluxsamplemeta.h"
@@ -32,6 +33,7 @@ plugin_init (GstPlugin *plugin)
   ok &= GST_ELEMENT_REGISTER (fluxembed, plugin);
   ok &= GST_ELEMENT_REGISTER (fluximagecrop, plugin);
   ok &= GST_ELEMENT_REGISTER (fluximagedec, plugin);
+  ok &= GST_ELEMENT_REGISTER (fluxlorafuse, plugin);
   ok &= GST_ELEMENT_REGISTER (fluxmodelsink, plugin);
   ok &= GST_ELEMENT_REGISTER (fluxmodelsrc, plugin);
   ok &= GST_ELEMENT_REGISTER (fluxsamplersrc, plugin);

@@ -318,6 +318,9 @@ uint16_t fx_f32_to_f16 (float v); /* nearest even */
 int
 fx_convert (void *dst, fx_dtype dst_type, const void *src, fx_dtype src_type, size_t n);
 
+/* Neither NaN nor Inf in x [n]? */
+bool fx_all_finite (const float *x, size_t n);
+
 /* ---- matrices ---- */
 
 static inline fx_mat

@@ -1,11 +1,29 @@
 /* flux/transformer/merge.c: adapters added into the weights themselves.
- * SPDX-License-Identifier: LGPL-2.1-or-later
- *
- * W' = W + sum of scale B A, summed in fp32 and rounded once to the weight's dtype. */
+ * SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "flux/transformer/merge.h"
+
 #include "flux/error.h"
 #include "flux/transformer/transformer-private.h"
 
 enum { ROWS = 256 /* of a weight, that are on the host at once */ };
+
+int
+flux_merge_rows (fx_backend *cpu, fx_mat w, gint64 first, const fx_lora *modules, int n)
+{
+  int status = FX_OK;
+
+  for (int i = 0; i < n && status == FX_OK; i++) {
+    const fx_lora *m = &modules[i];
+    const gsize size = (gsize)w.rows * (gsize)m->rank;
+    const fx_weight a = {.n = m->rank, .k = w.cols, .dtype = FX_F32, .data = m->a};
+    g_autofree float *b = g_new (float, size);
+
+    for (gsize j = 0; j < size; j++)
+      b[j] = m->scale * m->b[(gsize)first * (gsize)m->rank + j];
+    status = fx_gemm_dgrad (cpu, w, fx_mat_new (b, w.rows, m->rank, FX_F32), &a, TRUE);
+  }
+  return status;
+}
 
 static const fx_weight *
 weight_in_double (const FluxDouble *d, int kind, gint64 *row)
@@ -96,47 +114,24 @@ weight_of (const FluxTransformer *t, guint slot, gint64 *row)
       &t->doubles[slot / FLUX_DOUBLE_SLOTS], (int)(slot % FLUX_DOUBLE_SLOTS), row);
 }
 
-/* Rows [first, first + n) of scale B A added to w [n, k]. a and b: the module's halves on
- * the host. */
-static void
-add_product (float *w, const fx_lora *m, const float *a, const float *b, gint64 first,
-    gint64 n, gint64 k)
-{
-  for (gint64 i = 0; i < n; i++) {
-    float *row = w + i * k;
-
-    for (int r = 0; r < m->rank; r++) {
-      const float factor = m->scale * b[(first + i) * m->rank + r];
-      const float *from = a + r * k;
-
-      for (gint64 j = 0; j < k; j++)
-        row[j] += factor * from[j];
-    }
-  }
-}
-
-typedef struct {
-  const fx_lora *module;
-  float *a, *b;
-} Halves;
-
+/* A module on the host, with halves of its own. */
 static int
-fetch (fx_backend *b, const fx_lora *m, gint64 n, gint64 k, Halves *h)
+fetch (fx_backend *b, const fx_lora *m, gint64 n, gint64 k, fx_lora *out)
 {
   const gsize a_bytes = sizeof (float) * (gsize)m->rank * (gsize)k;
   const gsize b_bytes = sizeof (float) * (gsize)m->rank * (gsize)n;
 
-  h->module = m;
-  h->a = g_malloc (a_bytes);
-  h->b = g_malloc (b_bytes);
-  FX_TRY (fx_download (b, h->a, m->a, a_bytes));
-  return fx_download (b, h->b, m->b, b_bytes);
+  *out = (fx_lora){.rank = m->rank, .scale = m->scale};
+  out->a = g_malloc (a_bytes);
+  out->b = g_malloc (b_bytes);
+  FX_TRY (fx_download (b, out->a, m->a, a_bytes));
+  return fx_download (b, out->b, m->b, b_bytes);
 }
 
 /* n rows of w from `row` on, the sum of all modules added. */
 static int
-merge_rows (fx_backend *b, const fx_weight *w, gint64 row, gint64 n, const Halves *halves,
-    guint n_halves)
+merge_rows (fx_backend *b, fx_backend *cpu, const fx_weight *w, gint64 row, gint64 n,
+    const fx_lora *modules, guint n_modules)
 {
   const gint64 k = w->k, most = MIN (n, ROWS);
   const gsize size = fx_dtype_size (w->dtype);
@@ -150,8 +145,8 @@ merge_rows (fx_backend *b, const fx_weight *w, gint64 row, gint64 n, const Halve
 
     FX_TRY (fx_download (b, stored, at, elements * size));
     FX_TRY (fx_convert (values, FX_F32, stored, w->dtype, elements));
-    for (guint i = 0; i < n_halves; i++)
-      add_product (values, halves[i].module, halves[i].a, halves[i].b, first, count, k);
+    FX_TRY (flux_merge_rows (
+        cpu, fx_mat_new (values, count, k, FX_F32), first, modules, (int)n_modules));
     FX_TRY (fx_convert (stored, w->dtype, values, FX_F32, elements));
     FX_TRY (fx_upload (b, at, stored, elements * size));
   }
@@ -159,9 +154,10 @@ merge_rows (fx_backend *b, const fx_weight *w, gint64 row, gint64 n, const Halve
 }
 
 static int
-merge_slot (FluxTransformer *t, FluxLora *const *loras, guint n_loras, guint slot)
+merge_slot (FluxTransformer *t, fx_backend *cpu, FluxLora *const *loras, guint n_loras,
+    guint slot)
 {
-  g_autofree Halves *halves = g_new0 (Halves, n_loras);
+  g_autofree fx_lora *modules = g_new0 (fx_lora, n_loras);
   const FluxLoraSlot *s = flux_lora_get_slot (loras[0], slot);
   int status = FX_OK;
   guint n = 0;
@@ -172,13 +168,13 @@ merge_slot (FluxTransformer *t, FluxLora *const *loras, guint n_loras, guint slo
     const fx_lora *m = flux_lora_module (loras[i], slot);
 
     if (m != NULL)
-      status = fetch (t->backend, m, s->n, s->k, &halves[n++]);
+      status = fetch (t->backend, m, s->n, s->k, &modules[n++]);
   }
   if (status == FX_OK && n > 0)
-    status = merge_rows (t->backend, w, row, s->n, halves, n);
+    status = merge_rows (t->backend, cpu, w, row, s->n, modules, n);
   for (guint i = 0; i < n; i++) {
-    g_free (halves[i].a);
-    g_free (halves[i].b);
+    g_free (modules[i].a);
+    g_free (modules[i].b);
   }
   return status;
 }
@@ -207,14 +203,19 @@ gboolean
 flux_transformer_merge (
     FluxTransformer *self, FluxLora *const *loras, guint n_loras, GError **error)
 {
-  int status = FX_OK;
+  fx_backend *cpu;
+  int status;
 
   if (n_loras == 0)
     return TRUE;
   if (!check_floats (self, loras, n_loras, error))
     return FALSE;
+  cpu = fx_cpu_new (0);
+  status = cpu != NULL ? FX_OK : FX_ERR_MEMORY;
   for (guint s = 0; status == FX_OK && s < flux_slot_count (&self->config); s++)
-    status = merge_slot (self, loras, n_loras, s);
+    status = merge_slot (self, cpu, loras, n_loras, s);
+  if (cpu != NULL)
+    fx_backend_free (cpu);
   if (status != FX_OK)
     flux_error_from_fx (error, status, "Cannot merge the adapters");
   return status == FX_OK;

@@ -222,3 +222,17 @@ fx_convert (void *dst, fx_dtype dst_type, const void *src, fx_dtype src_type, si
   }
   return FX_OK;
 }
+
+bool
+fx_all_finite (const float *x, size_t n)
+{
+  int32_t largest = 0;
+
+  for (size_t i = 0; i < n; i++) {
+    int32_t u;
+    memcpy (&u, x + i, sizeof u);
+    u &= 0x7fffffff;
+    largest = u > largest ? u : largest;
+  }
+  return largest < 0x7f800000;
+}

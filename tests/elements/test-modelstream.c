@@ -4,73 +4,7 @@
 #include <sys/resource.h>
 
 #include "flux/files/stored.h"
-#include "tests/elements/testtrain.h"
-
-static gchar *
-child (const gchar *folder, const gchar *name)
-{
-  return g_build_filename (folder, name, NULL);
-}
-
-/* Runs a line to its end; FALSE: it failed, *message says how, once. */
-static gboolean run_line (gchar **message, const gchar *format, ...) G_GNUC_PRINTF (2, 3);
-
-static gboolean
-run_line (gchar **message, const gchar *format, ...)
-{
-  va_list args;
-  gchar *line;
-  TestRun run;
-
-  va_start (args, format);
-  line = g_strdup_vprintf (format, args);
-  va_end (args);
-  test_run_init (&run, "%s", line);
-  g_free (line);
-  test_run_play (&run);
-  test_run_until_end (&run);
-  test_run_stop (&run);
-  g_assert_cmpuint (run.n_errors, <=, 1);
-  *message = g_strdup (run.error);
-  test_run_clear (&run);
-  return *message == NULL;
-}
-
-/* Nothing is left in a folder but what is named. */
-static void
-assert_only (const gchar *folder, const gchar *name)
-{
-  GDir *dir = g_dir_open (folder, 0, NULL);
-  const gchar *entry;
-
-  while ((entry = g_dir_read_name (dir)) != NULL)
-    g_assert_cmpstr (entry, ==, name);
-  g_dir_close (dir);
-}
-
-static void
-assert_same_tensors (const gchar *a, const gchar *b)
-{
-  FluxSafetensors *x = flux_safetensors_open (a, NULL);
-  FluxSafetensors *y = flux_safetensors_open (b, NULL);
-
-  g_assert_nonnull (x);
-  g_assert_nonnull (y);
-  g_assert_cmpuint (
-      flux_safetensors_get_n_tensors (x), ==, flux_safetensors_get_n_tensors (y));
-  for (guint i = 0; i < flux_safetensors_get_n_tensors (x); i++) {
-    const FluxTensor *t = flux_safetensors_get_nth (x, i);
-    const FluxTensor *u = flux_safetensors_lookup (y, t->name);
-
-    g_assert_nonnull (u);
-    g_assert_cmpint (t->dtype, ==, u->dtype);
-    g_assert_cmpmem (
-        t->dims, t->n_dims * sizeof *t->dims, u->dims, u->n_dims * sizeof *u->dims);
-    g_assert_cmpmem (t->data, t->n_bytes, u->data, u->n_bytes);
-  }
-  flux_safetensors_unref (x);
-  flux_safetensors_unref (y);
-}
+#include "tests/elements/testweights.h"
 
 static void
 test_copies_a_model (void)

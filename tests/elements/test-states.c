@@ -15,7 +15,8 @@ test_registered (void)
 {
   GList *list = features ();
   const gchar *names[] = {"fluxdatasetsrc", "fluximagedec", "fluximagecrop", "fluxvaeenc",
-      "fluxembed", "fluxcachesink", "fluxcachesrc", "fluxtrainsink", "fluxsamplersrc"};
+      "fluxembed", "fluxcachesink", "fluxcachesrc", "fluxtrainsink", "fluxsamplersrc",
+      "fluxmodelsrc", "fluxlorafuse", "fluxmodelsink"};
 
   g_assert_nonnull (list);
   for (guint i = 0; i < G_N_ELEMENTS (names); i++) {
@@ -72,7 +73,8 @@ static void
 test_missing_settings (void)
 {
   const gchar *names[] = {"fluxdatasetsrc", "fluxvaeenc", "fluxembed", "fluxcachesink",
-      "fluxcachesrc", "fluxtrainsink", "fluxsamplersrc"};
+      "fluxcachesrc", "fluxtrainsink", "fluxsamplersrc", "fluxmodelsrc", "fluxlorafuse",
+      "fluxmodelsink"};
 
   for (guint i = 0; i < G_N_ELEMENTS (names); i++) {
     GstElement *element = gst_element_factory_make (names[i], NULL);

@@ -11,7 +11,7 @@ typedef struct {
   char *metadata;
 } File;
 
-static void
+static inline void
 file_init (File *f)
 {
   f->sources = g_array_new (FALSE, TRUE, sizeof (FluxTensorSource));
@@ -19,7 +19,7 @@ file_init (File *f)
   f->metadata = NULL;
 }
 
-static void
+static inline void
 file_add (File *f, const char *name, gint64 rows, gint64 cols, float value)
 {
   gsize n = (gsize)(rows * MAX (cols, 1));
@@ -38,7 +38,7 @@ file_add (File *f, const char *name, gint64 rows, gint64 cols, float value)
 }
 
 /* The two halves of a module. */
-static void
+static inline void
 file_add_module (File *f, const char *name, gint64 n, gint64 k, int rank)
 {
   g_autofree char *a = g_strconcat (name, ".lora_A.weight", NULL);
@@ -48,7 +48,7 @@ file_add_module (File *f, const char *name, gint64 n, gint64 k, int rank)
   file_add (f, b, n, rank, 0.02f);
 }
 
-static char *
+static inline char *
 file_write (File *f)
 {
   const char *entries[] = {"format", "pt",
@@ -65,7 +65,7 @@ file_write (File *f)
   return path;
 }
 
-static void
+static inline void
 file_clear (File *f)
 {
   g_array_unref (f->sources);

@@ -236,6 +236,24 @@ test_fp8_rounding (void)
   }
 }
 
+static void
+test_finite (void)
+{
+  static const float bad[] = {NAN, -NAN, INFINITY, -INFINITY};
+  float x[37];
+
+  for (int i = 0; i < 37; i++)
+    x[i] = i % 2 == 0 ? FLT_MAX : -FLT_MIN / 4;
+  g_assert_true (fx_all_finite (x, 37));
+  g_assert_true (fx_all_finite (x, 0));
+  for (int i = 0; i < 37; i++) {
+    float kept = x[i];
+    x[i] = bad[i % 4];
+    g_assert_false (fx_all_finite (x, 37));
+    x[i] = kept;
+  }
+}
+
 int
 main (int argc, char **argv)
 {
@@ -246,5 +264,6 @@ main (int argc, char **argv)
   g_test_add_func ("/quantise/int8-rows", test_int8);
   g_test_add_func ("/quantise/dtypes-round-trip", test_dtypes);
   g_test_add_func ("/quantise/fp8-rounding", test_fp8_rounding);
+  g_test_add_func ("/quantise/finite", test_finite);
   return g_test_run ();
 }
