@@ -8,6 +8,7 @@
 
 #include "elements/gstfluxcommon.h"
 #include "flux/files/replace.h"
+#include "flux/model.h"
 #include "flux/text/text-encoder.h"
 
 #define WHAT "The embedding table" /* for flux_file_check_writable() */
@@ -138,7 +139,7 @@ void
 gst_flux_caption_free_weights (GstFluxCaption *self)
 {
   g_clear_pointer (&self->encoder, flux_text_encoder_free);
-  g_clear_pointer (&self->backend, fx_backend_free);
+  g_clear_pointer (&self->backend, flux_backend_free);
 }
 
 void

@@ -8,6 +8,7 @@
 
 #include "elements/gstfluxcommon.h"
 #include "flux/files/latent-cache.h"
+#include "flux/model.h"
 
 struct _GstFluxPosterior {
   GstElement *element; /* not owned */
@@ -77,7 +78,7 @@ void
 gst_flux_posterior_free_weights (GstFluxPosterior *self)
 {
   g_clear_pointer (&self->vae, flux_vae_free);
-  g_clear_pointer (&self->backend, fx_backend_free);
+  g_clear_pointer (&self->backend, flux_backend_free);
 }
 
 void

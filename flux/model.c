@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "flux/error.h"
+#include "flux/files/gemm-plans.h"
 
 struct _FluxModel {
   gint ref_count; /* under registry_lock, so that the last unref and a lookup cannot cross
@@ -74,10 +75,14 @@ flux_backend_new (int device, fx_dtype compute, GError **error)
     b = fx_cuda_new (NULL, device, compute);
     if (b == NULL)
       set_cuda_error (error, device, fx_error_message ());
+    else
+      flux_gemm_plans_read (b);
     return b;
   }
-  if (b != NULL)
+  if (b != NULL) {
+    flux_gemm_plans_read (b);
     return b;
+  }
   if (compute != FX_N_DTYPES && compute != FX_F32) {
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
         "The CPU computes in float32 only%s: leave the compute dtype at auto.",
@@ -89,6 +94,14 @@ flux_backend_new (int device, fx_dtype compute, GError **error)
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_NO_SPACE,
         "The CPU backend does not start: %s.", fx_error_message ());
   return b;
+}
+
+void
+flux_backend_free (fx_backend *b)
+{
+  if (b != NULL)
+    flux_gemm_plans_write (b);
+  fx_backend_free (b);
 }
 
 /* The identity of the weights, not of the path: two links to one folder share a model. */
@@ -106,8 +119,7 @@ static void
 model_free (FluxModel *self)
 {
   flux_transformer_unref (self->transformer);
-  if (self->backend != NULL)
-    fx_backend_free (self->backend);
+  flux_backend_free (self->backend);
   g_mutex_clear (&self->mutex);
   g_cond_clear (&self->turn);
   g_free (self->fingerprint);

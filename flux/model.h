@@ -20,6 +20,8 @@ gboolean flux_device_parse (const char *text, int *device, GError **error);
 /* A backend for a device: auto takes a GPU when one is usable. compute: FX_N_DTYPES = the
  * device's best. */
 fx_backend *flux_backend_new (int device, fx_dtype compute, GError **error);
+/* Keeps its GEMM plans for the next process (flux/files/gemm-plans.h). NULL is fine. */
+void flux_backend_free (fx_backend *b);
 
 typedef struct _FluxModel FluxModel;
 

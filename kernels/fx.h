@@ -187,6 +187,15 @@ typedef struct {
    * beside them until join. Not nested. */
   int (*side) (fx_backend *b, bool on);
   int (*join) (fx_backend *b);
+  /* How products are computed, where that is chosen by timing; NULL elsewhere. What was
+   * chosen so far as bytes that a backend with the same plans_key can be given, in
+   * another process too: at most *bytes of them to dst, and *bytes says how many; with
+   * dst NULL it only says. */
+  int (*get_gemm_plans) (fx_backend *b, void *dst, size_t *bytes);
+  /* replace: for products too that something has been chosen for. Damaged bytes are
+   * FX_ERR_SHAPE, those of another GPU, library or version FX_ERR_UNSUPPORTED, and then
+   * everything is as before. */
+  int (*set_gemm_plans) (fx_backend *b, const void *src, size_t bytes, bool replace);
   void (*destroy) (fx_backend *b);
 
   /* --- linear layers --- */
@@ -283,6 +292,9 @@ struct fx_backend {
   fx_dtype compute; /* dtype of activations */
   int device;       /* ordinal, 0 for the CPU */
   bool has_fp8;     /* multiplies weights with rounds_inputs */
+  /* What the choice of GEMM plans depends on: GPU, library and version; NULL where
+   * nothing is chosen. */
+  const char *plans_key;
 };
 
 /* ---- backends ---- */
@@ -445,6 +457,9 @@ int fx_zero (fx_backend *b, void *dst, size_t bytes);
 int fx_sync (fx_backend *b);
 int fx_side (fx_backend *b, bool on);
 int fx_join (fx_backend *b);
+/* Without the op: no bytes, and FX_ERR_UNSUPPORTED. */
+int fx_get_gemm_plans (fx_backend *b, void *dst, size_t *bytes);
+int fx_set_gemm_plans (fx_backend *b, const void *src, size_t bytes, bool replace);
 int fx_expand (fx_backend *b, fx_mat dst, const fx_weight *w);
 int fx_gemm (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w, bool beta);
 int fx_gemm_dgrad (fx_backend *b, fx_mat dx, fx_mat dy, const fx_weight *w, bool beta);

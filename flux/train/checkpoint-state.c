@@ -3,19 +3,22 @@
  *
  * Tensors: for each tensor of the adapter, under its name in the adapter's file, the
  * optimiser's .state1 and .state2 (fp32, or U8 with .absmax1 and .absmax2 for each 256
- * elements). Metadata: format, step, seed (the key of all draws), base (fingerprint),
- * position (the caller's), config (JSON), and with loss scaling loss_scale and
- * loss_scale_good (steps since it changed). A file is checked as a whole before anything
- * of it is taken. */
+ * elements), and where products are computed as timing chose, gemm_plans (bytes that a
+ * backend of the same kind takes; optional). Metadata: format, step, seed (the key of all
+ * draws), base (fingerprint), position (the caller's), config (JSON), and with loss
+ * scaling loss_scale and loss_scale_good (steps since it changed). A file is checked as a
+ * whole before anything of it is taken. */
 #include <json-glib/json-glib.h>
 #include <math.h>
 #include <string.h>
 
 #include "flux/error.h"
 #include "flux/files/config-json.h"
+#include "flux/files/gemm-plans.h"
 #include "flux/train/checkpoint-private.h"
 
 #define FORMAT "gst-flux trainer state 1"
+#define PLANS "gemm_plans"
 
 static const char *
 optimizer_name (FluxOptimizer o)
@@ -85,6 +88,7 @@ flux_state_save (FluxTrainer *self, const char *path, GError **error)
 {
   g_autoptr (GArray) sources = g_array_new (FALSE, TRUE, sizeof (FluxTensorSource));
   g_autoptr (GPtrArray) owned = g_ptr_array_new_with_free_func (g_free);
+  g_autoptr (GBytes) plans = flux_gemm_plans_get (self->backend);
   g_autofree char *step = g_strdup_printf ("%" G_GUINT64_FORMAT, self->step);
   g_autofree char *seed = g_strdup_printf ("%" G_GUINT64_FORMAT, self->c.seed);
   g_autofree char *config = config_to_json (&self->c);
@@ -119,6 +123,15 @@ flux_state_save (FluxTrainer *self, const char *path, GError **error)
       t.data = data;
       g_array_append_val (sources, t);
     }
+  }
+  if (plans != NULL) {
+    FluxTensorSource t = {.name = PLANS,
+        .dtype = FX_U8,
+        .n_dims = 1,
+        .dims = {(gint64)g_bytes_get_size (plans)},
+        .data = g_bytes_get_data (plans, NULL)};
+
+    g_array_append_val (sources, t);
   }
   return flux_safetensors_write (
       path, (const FluxTensorSource *)sources->data, sources->len, metadata, error);
@@ -291,6 +304,17 @@ copy_parameters (FluxTrainer *self, FluxLora *adapter, GError **error)
   return FALSE;
 }
 
+/* A run goes on with the products computed as they were. It does without on another GPU,
+ * or with bytes that the backend does not know. */
+static void
+restore_plans (FluxTrainer *self, FluxSafetensors *file)
+{
+  const FluxTensor *t = flux_safetensors_lookup (file, PLANS);
+
+  if (t != NULL && t->dtype == FX_U8 && t->n_bytes > 0)
+    (void)fx_set_gemm_plans (self->backend, t->data, t->n_bytes, true);
+}
+
 gboolean
 flux_state_load (FluxTrainer *self, const char *path, FluxLora *adapter, GError **error)
 {
@@ -319,6 +343,7 @@ flux_state_load (FluxTrainer *self, const char *path, FluxLora *adapter, GError 
   if (!each_piece (self, file, path, TRUE, error) ||
       !copy_parameters (self, adapter, error))
     return FALSE;
+  restore_plans (self, file);
   self->step = step;
   self->c.seed = seed;
   self->loss_scale = scale;

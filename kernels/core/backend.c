@@ -62,3 +62,22 @@ fx_join (fx_backend *b)
   FX_CHECK_BACKEND ("join", b);
   return b->ops->join != NULL ? b->ops->join (b) : FX_OK;
 }
+
+int
+fx_get_gemm_plans (fx_backend *b, void *dst, size_t *bytes)
+{
+  FX_CHECK_BACKEND ("get_gemm_plans", b);
+  FX_TRY (fx_check_pointer ("get_gemm_plans", "bytes", bytes));
+  if (b->ops->get_gemm_plans != NULL)
+    return b->ops->get_gemm_plans (b, dst, bytes);
+  *bytes = 0;
+  return FX_OK;
+}
+
+int
+fx_set_gemm_plans (fx_backend *b, const void *src, size_t bytes, bool replace)
+{
+  FX_CHECK_OP (set_gemm_plans, b);
+  FX_TRY (fx_check_pointer ("set_gemm_plans", "src", src));
+  return b->ops->set_gemm_plans (b, src, bytes, replace);
+}

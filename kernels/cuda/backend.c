@@ -92,6 +92,8 @@ static const fx_ops ops = {
     .sync = cuda_sync,
     .side = fxc_side,
     .join = fxc_join,
+    .get_gemm_plans = fxc_get_gemm_plans,
+    .set_gemm_plans = fxc_set_gemm_plans,
     .destroy = cuda_destroy,
     .expand = fxc_expand,
     .gemm = fxc_gemm,
@@ -150,6 +152,7 @@ start (fx_cuda *c, int device)
   c->base.has_fp8 = 10 * major + minor >= 89 && c->base.compute != FX_F16;
   c->has_row_scales = major == 9;
   FX_TRY (fxc_queue_open (c, &c->queue));
+  FX_TRY (fxc_plans_open (c));
   s = cublasLtCreate (&c->lt);
   if (s != CUBLAS_STATUS_SUCCESS)
     return c->error (FX_ERR_DEVICE, "cuda: cuBLASLt does not start: status %d", (int)s);
@@ -170,7 +173,7 @@ fx_cuda_backend_new (int device, fx_dtype compute, fxc_error_func error)
     return NULL;
   }
   c->error = error;
-  c->base = (fx_backend){&ops, "cuda", compute, device, false};
+  c->base = (fx_backend){&ops, "cuda", compute, device, false, NULL};
   if (start (c, device) != FX_OK) {
     cuda_destroy (&c->base);
     return NULL;

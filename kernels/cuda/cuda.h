@@ -87,6 +87,7 @@ int fxc_scratch (fx_cuda *c, int which, size_t bytes, void **p);
 int fxc_bias (fx_cuda *c, const float *bias, int64_t n, const void **out);
 void fxc_biases_forget (fx_cuda *c, const void *p, size_t bytes);
 void fxc_biases_free (fx_cuda *c);
+int fxc_plans_open (fx_cuda *c);
 void fxc_plans_free (fx_cuda *c);
 
 /* e4m3 operands give a product of `dtype`: bare, or with a scale a row of x and of W. */
@@ -107,6 +108,8 @@ int fxc_matmul (fx_cuda *c, const fxc_shape *s, void *y, const void *x, const vo
     const void *bias, float alpha);
 
 /* The ops, as in fx_ops. */
+int fxc_get_gemm_plans (fx_backend *b, void *dst, size_t *bytes);
+int fxc_set_gemm_plans (fx_backend *b, const void *src, size_t bytes, bool replace);
 int fxc_expand (fx_backend *b, fx_mat dst, const fx_weight *w);
 int fxc_gemm (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w, bool beta);
 int fxc_gemm_dgrad (fx_backend *b, fx_mat dx, fx_mat dy, const fx_weight *w, bool beta);

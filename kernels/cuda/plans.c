@@ -6,9 +6,11 @@
  * Plans (descriptors and the algorithm) are kept by shape. At a shape's first call the
  * candidates of the heuristic are timed; only those whose result has the same bits as the
  * first's are let in, so that the choice, which depends on the clock, cannot change a
- * number. */
+ * number. What was chosen in another process (core/gemm-plans.h) is taken as it is. */
+#include "kernels/core/gemm-plans.h"
 #include "kernels/cuda/cuda.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,8 +25,9 @@ typedef struct {
 } plan;
 
 struct fxc_plans {
-  plan *list;
+  plan *list; /* that have run here */
   size_t n, room;
+  fx_gemm_plans chosen; /* these, and what other processes chose */
 };
 
 static int
@@ -58,6 +61,23 @@ plan_clear (plan *p)
   memset (p, 0, sizeof *p);
 }
 
+int
+fxc_plans_open (fx_cuda *c)
+{
+  struct cudaDeviceProp gpu;
+
+  _Static_assert(sizeof (cublasLtMatmulAlgo_t) == FX_GEMM_ALGORITHM, "an algorithm");
+  FXC_TRY (c, cudaGetDeviceProperties (&gpu, c->base.device));
+  c->plans = calloc (1, sizeof *c->plans);
+  if (c->plans == NULL)
+    return c->error (FX_ERR_MEMORY, "cuda: out of memory for GEMM plans");
+  snprintf (c->plans->chosen.key, FX_GEMM_KEY,
+      "%.60s, sm_%d%d, %d SMs, cuBLASLt %zu, gst-flux %s", gpu.name, gpu.major, gpu.minor,
+      gpu.multiProcessorCount, cublasLtGetVersion (), FXC_VERSION);
+  c->base.plans_key = c->plans->chosen.key;
+  return FX_OK;
+}
+
 void
 fxc_plans_free (fx_cuda *c)
 {
@@ -65,6 +85,7 @@ fxc_plans_free (fx_cuda *c)
     return;
   for (size_t i = 0; i < c->plans->n; i++)
     plan_clear (&c->plans->list[i]);
+  fx_gemm_plans_clear (&c->plans->chosen);
   free (c->plans->list);
   free (c->plans);
   c->plans = NULL;
@@ -232,19 +253,94 @@ plan_tune (fx_cuda *c, plan *p, const cublasLtMatmulHeuristicResult_t *found, in
   free (other);
 }
 
+/* As same_shape() tells them apart. */
+static fx_gemm_plan
+kept_plan (const plan *p)
+{
+  const fxc_shape *s = &p->shape;
+  fx_gemm_plan kept = {{s->m, s->n, s->k, s->ldx, s->ldw, s->ldy, s->dtype,
+                           (int32_t)s->operands, s->w_transposed, s->beta, s->bias, 0},
+      {0}};
+
+  memcpy (kept.algorithm, &p->algo, sizeof p->algo);
+  return kept;
+}
+
+/* Takes the algorithm that is kept for p, if cuBLASLt agrees that it can run. */
+static bool
+recall (fx_cuda *c, plan *p)
+{
+  const fx_gemm_plan wanted = kept_plan (p);
+  const fx_gemm_plan *kept = fx_gemm_plans_find (&c->plans->chosen, &wanted.shape);
+  cublasLtMatmulHeuristicResult_t result = {0};
+  cublasLtMatmulAlgo_t algo;
+
+  if (kept == NULL)
+    return false;
+  memcpy (&algo, kept->algorithm, sizeof algo);
+  if (cublasLtMatmulAlgoCheck (c->lt, p->desc, p->a, p->b, p->d, p->d, &algo, &result) !=
+          CUBLAS_STATUS_SUCCESS ||
+      result.state != CUBLAS_STATUS_SUCCESS ||
+      result.workspaceSize > c->queue.workspace_size)
+    return false;
+  p->algo = algo;
+  return true;
+}
+
+int
+fxc_get_gemm_plans (fx_backend *b, void *dst, size_t *bytes)
+{
+  return fx_gemm_plans_save (&fxc (b)->plans->chosen, dst, bytes);
+}
+
+int
+fxc_set_gemm_plans (fx_backend *b, const void *src, size_t bytes, bool replace)
+{
+  fx_cuda *c = fxc (b);
+  int status = fx_gemm_plans_load (&c->plans->chosen, src, bytes, replace);
+
+  for (size_t i = 0; status == FX_OK && replace && i < c->plans->n; i++)
+    recall (c, &c->plans->list[i]);
+  return status == FX_OK
+             ? FX_OK
+             : c->error (status, "cuda: these are no GEMM plans for this GPU");
+}
+
+/* The heuristic's candidates, timed. */
+static cublasStatus_t
+choose (fx_cuda *c, plan *p, const void *x, const void *w, const void *bias)
+{
+  cublasLtMatmulHeuristicResult_t found[CANDIDATES];
+  cublasLtMatmulPreference_t preference = NULL;
+  cublasStatus_t e = cublasLtMatmulPreferenceCreate (&preference);
+  int n = 0;
+
+  if (e == CUBLAS_STATUS_SUCCESS)
+    e = cublasLtMatmulPreferenceSetAttribute (preference,
+        CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &c->queue.workspace_size,
+        sizeof c->queue.workspace_size);
+  if (e == CUBLAS_STATUS_SUCCESS)
+    e = cublasLtMatmulAlgoGetHeuristic (
+        c->lt, p->desc, p->a, p->b, p->d, p->d, preference, CANDIDATES, found, &n);
+  if (preference != NULL)
+    cublasLtMatmulPreferenceDestroy (preference);
+  if (e != CUBLAS_STATUS_SUCCESS)
+    return e;
+  if (n == 0)
+    return CUBLAS_STATUS_NOT_SUPPORTED;
+  plan_tune (c, p, found, n, x, w, bias);
+  return CUBLAS_STATUS_SUCCESS;
+}
+
 static int
 plan_make (fx_cuda *c, const fxc_shape *shape, const void *x, const void *w,
     const void *bias, plan **out)
 {
-  cublasLtMatmulHeuristicResult_t found[CANDIDATES];
-  cublasLtMatmulPreference_t preference = NULL;
   fxc_plans *all = c->plans;
-  plan *p;
-  int n = 0;
+  fx_gemm_plan kept;
   cublasStatus_t e;
+  plan *p;
 
-  if (all == NULL && (all = c->plans = calloc (1, sizeof *all)) == NULL)
-    return c->error (FX_ERR_MEMORY, "cuda: out of memory for GEMM plans");
   if (all->n == all->room) {
     plan *more = realloc (all->list, (all->room + 64) * sizeof *more);
 
@@ -258,25 +354,16 @@ plan_make (fx_cuda *c, const fxc_shape *shape, const void *x, const void *w,
   e = plan_describe (p);
   if (e == CUBLAS_STATUS_SUCCESS && shape->operands == FXC_E4M3_ROWS)
     e = set_scales (p, shape);
-  if (e == CUBLAS_STATUS_SUCCESS)
-    e = cublasLtMatmulPreferenceCreate (&preference);
-  if (e == CUBLAS_STATUS_SUCCESS)
-    e = cublasLtMatmulPreferenceSetAttribute (preference,
-        CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &c->queue.workspace_size,
-        sizeof c->queue.workspace_size);
-  if (e == CUBLAS_STATUS_SUCCESS)
-    e = cublasLtMatmulAlgoGetHeuristic (
-        c->lt, p->desc, p->a, p->b, p->d, p->d, preference, CANDIDATES, found, &n);
-  if (preference != NULL)
-    cublasLtMatmulPreferenceDestroy (preference);
-  if (e != CUBLAS_STATUS_SUCCESS || n == 0) {
+  if (e == CUBLAS_STATUS_SUCCESS && !recall (c, p))
+    e = choose (c, p, x, w, bias);
+  if (e != CUBLAS_STATUS_SUCCESS) {
     plan_clear (p);
     if (shape->operands == FXC_E4M3_ROWS) /* an older one calls them invalid */
       e = CUBLAS_STATUS_NOT_SUPPORTED;
-    return failed (c, e != CUBLAS_STATUS_SUCCESS ? e : CUBLAS_STATUS_NOT_SUPPORTED, shape,
-        "planning");
+    return failed (c, e, shape, "planning");
   }
-  plan_tune (c, p, found, n, x, w, bias);
+  kept = kept_plan (p);
+  fx_gemm_plans_add (&all->chosen, &kept, true);
   all->n++;
   *out = p;
   return FX_OK;
@@ -289,7 +376,7 @@ fxc_matmul (fx_cuda *c, const fxc_shape *s, void *y, const void *x, const void *
   plan *p = NULL;
   cublasStatus_t e;
 
-  for (size_t i = 0; c->plans != NULL && i < c->plans->n && p == NULL; i++) {
+  for (size_t i = 0; i < c->plans->n && p == NULL; i++) {
     if (same_shape (&c->plans->list[i].shape, s))
       p = &c->plans->list[i];
   }

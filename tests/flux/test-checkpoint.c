@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 
 #include "flux/files/safetensors.h"
+#include "tests/flux/chooser.h"
 #include "tests/flux/trainer-common.h"
 
 enum { N_SAMPLES = 4 };
@@ -404,6 +405,98 @@ test_lying_state (Fixture *f, gconstpointer data)
   g_assert_no_error (error);
 }
 
+/* A checkpoint of a run whose product of 5 rows is computed in way 3. */
+static char *
+save_with_plans (Fixture *f)
+{
+  fx_backend *b = flux_model_get_backend (f->model);
+  g_autoptr (FluxTrainer) t = new_trainer (f);
+  char *path;
+
+  chooser_open (b, "gpu 1");
+  chooser_choose (5, 3);
+  train (f, t, 1);
+  path = save (f, t, 0);
+  chooser_close (b);
+  return path;
+}
+
+static void
+resume (Fixture *f, const char *path)
+{
+  g_autoptr (FluxTrainer) t = new_trainer (f);
+  g_autoptr (GError) error = NULL;
+
+  flux_trainer_resume (t, path, &error);
+  g_assert_no_error (error);
+  g_assert_cmpuint (flux_trainer_get_step (t), ==, 1);
+}
+
+static void
+test_gemm_plans (Fixture *f, gconstpointer data)
+{
+  fx_backend *b = flux_model_get_backend (f->model);
+  g_autofree char *path = save_with_plans (f);
+
+  chooser_open (b, "gpu 1");
+  chooser_choose (5, 8); /* as timing chose it here */
+  resume (f, path);
+  g_assert_cmpint (chooser_chosen (5), ==, 3);
+  chooser_close (b);
+
+  chooser_open (b, "gpu 2");
+  chooser_choose (5, 8);
+  resume (f, path);
+  g_assert_cmpint (chooser_chosen (5), ==, 8);
+  chooser_close (b);
+
+  resume (f, path); /* on a backend that chooses nothing */
+}
+
+static void
+test_without_gemm_plans (Fixture *f, gconstpointer data)
+{
+  fx_backend *b = flux_model_get_backend (f->model);
+  g_autoptr (FluxTrainer) t = new_trainer (f);
+  g_autofree char *path = NULL;
+
+  train (f, t, 1);
+  path = save (f, t, 0);
+  chooser_open (b, "gpu 1");
+  chooser_choose (5, 8);
+  resume (f, path);
+  g_assert_cmpint (chooser_chosen (5), ==, 8);
+  chooser_close (b);
+}
+
+/* Bytes of the plans changed in turn: none of them is taken, and the run goes on. */
+static void
+test_bad_gemm_plans (Fixture *f, gconstpointer data)
+{
+  fx_backend *b = flux_model_get_backend (f->model);
+  g_autofree char *path = save_with_plans (f);
+  g_autofree char *state = g_build_filename (path, "state.safetensors", NULL);
+  g_autoptr (FluxSafetensors) file = flux_safetensors_open (state, NULL);
+  const FluxTensor *plans = flux_safetensors_lookup (file, "gemm_plans");
+  g_autofree char *bytes = NULL;
+  gsize n, at, step;
+
+  g_assert_nonnull (plans);
+  g_assert_true (g_file_get_contents (state, &bytes, &n, NULL));
+  at = (gsize)((char *)memmem (bytes, n, plans->data, plans->n_bytes) - bytes);
+  step = plans->n_bytes / 7;
+  chooser_open (b, "gpu 1");
+  chooser_choose (5, 8);
+  for (gsize i = 0; i < plans->n_bytes; i += step) {
+    bytes[at + i] ^= 1;
+    g_assert_true (g_file_set_contents (state, bytes, (gssize)n, NULL));
+    resume (f, path);
+    g_assert_cmpint (chooser_chosen (5), ==, 8);
+    bytes[at + i] ^= 1;
+  }
+  chooser_close (b);
+}
+
 static void
 test_save_lora (Fixture *f, gconstpointer data)
 {
@@ -438,6 +531,9 @@ main (int argc, char **argv)
   ADD ("full-disk", test_full_disk);
   ADD ("mismatch-says-which", test_mismatch);
   ADD ("lying-state-changes-nothing", test_lying_state);
+  ADD ("gemm-plans", test_gemm_plans);
+  ADD ("without-gemm-plans", test_without_gemm_plans);
+  ADD ("bad-gemm-plans", test_bad_gemm_plans);
   ADD ("save-lora", test_save_lora);
   return g_test_run ();
 }
