@@ -5,7 +5,13 @@
  * logits get layer 0's relative position bias in every layer, and a gated GELU. int8
  * here is LLM.int8's layout of the weights only: activations stay floats, so the outliers
  * that bitsandbytes multiplies apart need no such care, and its rounding of activations
- * to int8 is not reproduced. */
+ * to int8 is not reproduced.
+ *
+ * Activations are fp32 on every device: attention's logits are not scaled down, so that
+ * one rounding to 16 bits can turn a token's result by 4 % of the largest value; what
+ * leaves the gated GELU is too large for fp16 (transformers keeps wo in fp32:
+ * T5PreTrainedModel._keep_in_fp32_modules, its issue 20287); and a prompt is encoded
+ * once. */
 #include "flux/text/encoders.h"
 
 #include <math.h>
@@ -30,10 +36,7 @@ struct _FluxT5 {
   fx_arena weights, work;
   int max_tokens, bias_tokens; /* that work has room for; that bias is made for */
   float *bias;                 /* [heads, tokens, tokens] */
-  fx_mat x, h, qkv, o, ff;     /* x in fp32 */
-  /* Into wo and out of it: in fp32 beside fp16, which both overflow (transformers keeps
-   * wo in fp32: T5PreTrainedModel._keep_in_fp32_modules, its issue 20287). */
-  fx_mat gated, wide;
+  fx_mat x, h, qkv, o, ff, gated;
 };
 
 /* ---- configuration ---- */
@@ -289,22 +292,17 @@ take_buffers (FluxT5 *self, int tokens)
 {
   const FluxT5Config *c = &self->config;
   gint64 inner = (gint64)c->heads * c->d_kv;
-  fx_dtype dtype = self->backend->compute;
   fx_arena *a = &self->work;
   fx_mat bias;
 
   FX_TRY (fx_arena_mat (a, (gint64)c->heads * tokens, tokens, FX_F32, &bias));
   self->bias = bias.p;
   FX_TRY (fx_arena_mat (a, tokens, c->d_model, FX_F32, &self->x));
-  FX_TRY (fx_arena_mat (a, tokens, c->d_model, dtype, &self->h));
-  FX_TRY (fx_arena_mat (a, tokens, 3 * inner, dtype, &self->qkv));
-  FX_TRY (fx_arena_mat (a, tokens, inner, dtype, &self->o));
-  FX_TRY (fx_arena_mat (a, tokens, 2 * (gint64)c->d_ff, dtype, &self->ff));
-  FX_TRY (fx_arena_mat (a, tokens, c->d_ff, fx_residual_dtype (dtype), &self->gated));
-  self->wide = self->h;
-  if (self->gated.dtype != dtype)
-    FX_TRY (fx_arena_mat (a, tokens, c->d_model, self->gated.dtype, &self->wide));
-  return FX_OK;
+  FX_TRY (fx_arena_mat (a, tokens, c->d_model, FX_F32, &self->h));
+  FX_TRY (fx_arena_mat (a, tokens, 3 * inner, FX_F32, &self->qkv));
+  FX_TRY (fx_arena_mat (a, tokens, inner, FX_F32, &self->o));
+  FX_TRY (fx_arena_mat (a, tokens, 2 * (gint64)c->d_ff, FX_F32, &self->ff));
+  return fx_arena_mat (a, tokens, c->d_ff, FX_F32, &self->gated);
 }
 
 /* Room for `tokens`; memory grows with the longest text so far. */
@@ -364,8 +362,8 @@ run_layer (FluxT5 *self, const T5Layer *l, const fx_attn *attn)
   FX_TRY (fx_gemm (b, self->ff, self->h, &l->wi, false));
   FX_TRY (fx_act_fwd (b, self->gated, fx_cols (self->ff, 0, ff),
       fx_cols (self->ff, ff, ff), FX_ACT_GELU_TANH));
-  FX_TRY (fx_gemm (b, self->wide, self->gated, &l->wo, false));
-  return fx_gate_residual (b, self->x, self->x, self->wide, NULL);
+  FX_TRY (fx_gemm (b, self->h, self->gated, &l->wo, false));
+  return fx_gate_residual (b, self->x, self->x, self->h, NULL);
 }
 
 static int

@@ -99,14 +99,19 @@ void
 parity_compare_codes (
     Parity *p, const char *group, const guint8 *got, const guint8 *want, gsize n)
 {
+  g_autofree char *what = NULL;
   gsize one = 0, more = 0;
 
   for (gsize i = 0; i < n; i++) {
     int difference = abs ((int)got[i] - (int)want[i]);
     one += difference == 1;
     more += difference > 1;
+    if (difference > 1 && what == NULL)
+      what = g_strdup_printf (
+          "codes off by more than one (number %" G_GSIZE_FORMAT ": %d for %d):", i,
+          got[i], want[i]);
   }
-  parity_value (p, group, more > 0 ? "codes off by more than one:" : "share off by one",
+  parity_value (p, group, more > 0 ? what : "share off by one",
       more > 0 ? (double)more : (double)one / (double)MAX (n, 1),
       more > 0 ? 0 : CODES_OFF, FALSE);
 }
