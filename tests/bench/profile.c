@@ -283,3 +283,49 @@ profile_stop (fx_backend *b, const char *title, double parts)
         (double)rows[i].calls / parts, s * 1e3 / parts, s * 1e3 / (double)rows[i].calls);
   }
 }
+
+static double waited;
+
+#define WAITED(call)                                                                     \
+  do {                                                                                   \
+    double start_ = now ();                                                              \
+    int status_ = real->call;                                                            \
+                                                                                         \
+    waited += now () - start_;                                                           \
+    return status_;                                                                      \
+  } while (0)
+
+static int
+wait_upload (fx_backend *b, void *dst, const void *src, size_t bytes)
+{
+  WAITED (upload (b, dst, src, bytes));
+}
+static int
+wait_download (fx_backend *b, void *dst, const void *src, size_t bytes)
+{
+  WAITED (download (b, dst, src, bytes));
+}
+static int
+wait_sync (fx_backend *b)
+{
+  WAITED (sync (b));
+}
+
+void
+profile_waits_start (fx_backend *b)
+{
+  real = b->ops;
+  timed = *real;
+  timed.upload = wait_upload;
+  timed.download = wait_download;
+  timed.sync = wait_sync;
+  b->ops = &timed;
+  waited = 0;
+}
+
+double
+profile_waits_stop (fx_backend *b)
+{
+  b->ops = real;
+  return waited;
+}

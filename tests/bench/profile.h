@@ -10,3 +10,9 @@ void profile_start (fx_backend *b);
 /* Prints ops and shapes, the dearest first, with calls and milliseconds divided by
  * `parts` (micro-steps, say), and restores b. */
 void profile_stop (fx_backend *b, const char *title, double parts);
+
+/* From here on the time inside calls of b that may wait for the device (upload, download,
+ * sync) is added up; the rest of the wall time is the host's own. */
+void profile_waits_start (fx_backend *b);
+/* Seconds since then, and restores b. */
+double profile_waits_stop (fx_backend *b);

@@ -17,7 +17,7 @@ typedef struct {
   fx_backend *b;
   float *values; /* [POOL] */
   guint8 *codes; /* NF4 */
-  guint8 *e4m3;  /* 64 times the values */
+  guint8 *e4m3;  /* 64 times the values; NULL until it is needed */
   float *absmax;
   guint16 *bf16;
   float *scaled; /* [PIECE / 64] */
@@ -42,17 +42,22 @@ pool_new (fx_backend *b)
   p->values = random_normals (99, POOL);
   p->codes = g_malloc (POOL / 2);
   p->absmax = g_new (float, POOL / FX_NF4_BLOCK);
-  p->e4m3 = g_malloc (POOL);
   p->bf16 = g_new (guint16, POOL);
   p->scaled = g_new (float, PIECE / FX_NF4_BLOCK);
   p->state = 1;
   fx_nf4_quantize (p->values, POOL, p->codes, p->absmax);
+  return p;
+}
+
+static void
+pool_make_e4m3 (Pool *p)
+{
+  p->e4m3 = g_malloc (POOL);
   for (gsize i = 0; i < POOL; i++) {
     float v = 64 * p->values[i];
 
     fx_convert (p->e4m3 + i, FX_E4M3, &v, FX_F32, 1);
   }
-  return p;
 }
 
 static void
@@ -134,6 +139,8 @@ fill_e4m3 (Pool *p, const fx_weight *w, float deviation)
   const gsize n = (gsize)(w->n * w->k);
 
   g_assert (w->n <= PIECE / FX_NF4_BLOCK);
+  if (p->e4m3 == NULL)
+    pool_make_e4m3 (p);
   for (gsize i = 0; i < n; i += PIECE)
     FX_TRY (fx_upload (
         p->b, (guint8 *)w->data + i, p->e4m3 + pool_place (p), MIN (PIECE, n - i)));
@@ -260,8 +267,22 @@ random_arena (fx_backend *b, const fx_arena *arena, GError **error)
   return status == FX_OK;
 }
 
+/* transformer/config.json of examples/models/tiny-flux-emoji. */
+static void
+shrink (FluxConfig *c)
+{
+  c->num_layers = 3;
+  c->num_single_layers = 6;
+  c->num_attention_heads = 4;
+  c->attention_head_dim = 64;
+  c->axes_dims_rope[0] = 8;
+  c->axes_dims_rope[1] = c->axes_dims_rope[2] = 28;
+  c->joint_attention_dim = 192;
+  c->pooled_projection_dim = 128;
+}
+
 FluxTransformer *
-random_transformer (fx_backend *b, fx_qtype qtype, GError **error)
+random_transformer (fx_backend *b, fx_qtype qtype, gboolean tiny, GError **error)
 {
   FluxTransformer *t;
   FluxConfig c;
@@ -269,6 +290,8 @@ random_transformer (fx_backend *b, fx_qtype qtype, GError **error)
   int status;
 
   flux_config_init_dev (&c);
+  if (tiny)
+    shrink (&c);
   t = flux_transformer_new_planned (&c, b, qtype, error);
   if (t == NULL)
     return NULL;
