@@ -21,6 +21,7 @@ struct _GstFluxPainter {
   FluxLora *lora;    /* the trainer's, not owned, or NULL */
   GHashTable *files; /* hf:// location to path, or NULL; not owned */
   GstFluxProgress progress;
+  GstFluxProgress opening; /* again, before a picture */
 };
 
 /* ---- adapters ---- */
@@ -29,13 +30,12 @@ struct _GstFluxPainter {
 static FluxLora *
 load_lora (GstFluxPainter *self, const gchar *path, gboolean strict, GError **error)
 {
-  FluxTransformer *transformer = flux_model_get_transformer (self->model);
   const gchar *file =
       self->files != NULL ? g_hash_table_lookup (self->files, path) : NULL;
 
   return gst_flux_adapter_load (self->element, path, file,
-      flux_transformer_get_config (transformer), flux_model_get_backend (self->model),
-      strict, error);
+      flux_model_get_config (self->model), flux_model_get_backend (self->model), strict,
+      error);
 }
 
 /* The adapter that is loaded from this path, which then no longer holds it. */
@@ -162,6 +162,19 @@ open_progress (const char *what, gint percent, gpointer data)
          gst_flux_progress_update (what, percent, &self->progress);
 }
 
+/* A transformer that takes turns with text encoders and VAE. */
+static gboolean
+reopen_progress (const char *what, gint percent, gpointer data)
+{
+  GstFluxPainter *self = data;
+  gboolean ok = self->may_go_on (self->data) &&
+                gst_flux_progress_update (what, percent, &self->opening);
+
+  if (ok && percent >= 100)
+    gst_flux_progress_end (&self->opening, "model", NULL);
+  return ok;
+}
+
 GstFluxPainter *
 gst_flux_painter_new (GstElement *element, const FluxModelKey *key, fx_qtype text_qtype,
     gboolean own, GstFluxPainterFunc may_go_on, gpointer data, GError **error)
@@ -177,6 +190,7 @@ gst_flux_painter_new (GstElement *element, const FluxModelKey *key, fx_qtype tex
   gst_flux_progress_end (&self->progress, "model", failure);
   if (failure == NULL) {
     flux_sampler_set_cache (self->sampler, key->cache);
+    flux_sampler_set_progress (self->sampler, reopen_progress, self);
     return self;
   }
   g_propagate_error (error, failure);
@@ -242,9 +256,11 @@ gst_flux_painter_paint (GstFluxPainter *self, const FluxSampleRequest *request,
 {
   GError *failure = NULL;
 
+  gst_flux_progress_init (&self->opening, self->element, "open", NULL);
   gst_flux_progress_init (&self->progress, self->element, "sample", NULL);
   flux_sampler_run (
       self->sampler, request, rgb, stride, keep_lock, step_done, self, &failure);
+  gst_flux_progress_end (&self->opening, "model", failure);
   gst_flux_progress_end (&self->progress, "picture", failure);
   if (failure == NULL)
     return TRUE;

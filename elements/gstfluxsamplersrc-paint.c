@@ -119,6 +119,15 @@ gst_flux_sampler_src_prepare (GstFluxSamplerSrc *self, GError **error)
               "or leave merge away, then they work beside them.");
     return FALSE;
   }
+  if (self->offload != FLUX_OFFLOAD_NONE && (self->every_steps > 0 || self->merge)) {
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS, "%s",
+        self->every_steps > 0
+            ? "A preview draws with the trainer's weights, which stay where they are: "
+              "leave offload away."
+            : "Adapters are merged into weights that stay on the device: leave merge "
+              "away, or offload.");
+    return FALSE;
+  }
   return flux_device_parse (self->device, &device, error) &&
          gst_flux_adapters_check (self->loras, error) &&
          (self->prompt_location == NULL || read_prompts (self, error));
@@ -176,7 +185,8 @@ check_offer (GstFluxSamplerSrc *self, const GstFluxOffer *offer, GError **error)
 static gboolean
 open_painter (GstFluxSamplerSrc *self, const GstFluxOffer *offer, GError **error)
 {
-  FluxModelKey key = {self->path, self->quantization, self->compute_dtype, 0, NULL};
+  FluxModelKey key = {
+      self->path, self->quantization, self->compute_dtype, 0, NULL, self->offload};
 
   if (self->painter != NULL)
     return TRUE;

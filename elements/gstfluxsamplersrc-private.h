@@ -30,6 +30,7 @@ struct _GstFluxSamplerSrc {
   gint steps;
   gdouble guidance, lora_scale;
   gboolean strict, merge;
+  FluxOffload offload;
   fx_dtype noise_dtype, compute_dtype; /* compute_dtype FX_N_DTYPES: auto */
   guint max_sequence_length;
 

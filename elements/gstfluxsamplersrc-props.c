@@ -21,6 +21,7 @@ enum {
   PROP_DEVICE,
   PROP_COMPUTE_DTYPE,
   PROP_WEIGHTS_CACHE,
+  PROP_OFFLOAD,
   PROP_LORAS,
   PROP_LORA_SCALE,
   PROP_STRICT,
@@ -35,6 +36,26 @@ enum {
   PROP_EVERY_STEPS,
   PROP_TRAINER,
 };
+
+static GType
+gst_flux_sampler_offload_get_type (void)
+{
+  static gsize type = 0;
+  static const GEnumValue values[] = {
+      {FLUX_OFFLOAD_NONE, "The transformer stays on the device", "none"},
+      {FLUX_OFFLOAD_MODEL,
+          "Text encoders, transformer and VAE take turns; the transformer is loaded for "
+          "each picture",
+          "model"},
+      {FLUX_OFFLOAD_STREAM,
+          "The transformer's blocks stay in the host's memory and are copied as they are "
+          "used",
+          "stream"},
+      {0, NULL, NULL},
+  };
+
+  return gst_flux_enum_register (&type, "GstFluxSamplerOffload", values);
+}
 
 /* The field of a property that is a string. */
 static gchar **
@@ -100,6 +121,9 @@ gst_flux_sampler_src_set_property (
     case PROP_COMPUTE_DTYPE:
       self->compute_dtype = (fx_dtype)g_value_get_enum (value);
       break;
+    case PROP_OFFLOAD:
+      self->offload = (FluxOffload)g_value_get_enum (value);
+      break;
     case PROP_MAX_SEQUENCE_LENGTH:
       self->max_sequence_length = g_value_get_uint (value);
       break;
@@ -164,6 +188,9 @@ gst_flux_sampler_src_get_property (
     case PROP_COMPUTE_DTYPE:
       g_value_set_enum (value, (gint)self->compute_dtype);
       break;
+    case PROP_OFFLOAD:
+      g_value_set_enum (value, (gint)self->offload);
+      break;
     case PROP_MAX_SEQUENCE_LENGTH:
       g_value_set_uint (value, self->max_sequence_length);
       break;
@@ -199,6 +226,11 @@ install_model (GObjectClass *klass)
       klass, PROP_COMPUTE_DTYPE, gst_flux_param_spec_compute_dtype ());
   g_object_class_install_property (
       klass, PROP_WEIGHTS_CACHE, gst_flux_param_spec_weights_cache ());
+  g_object_class_install_property (klass, PROP_OFFLOAD,
+      g_param_spec_enum ("offload", "Offload",
+          "What need not be on the device all the time, so that less of its memory does; "
+          "the pictures are the same",
+          gst_flux_sampler_offload_get_type (), FLUX_OFFLOAD_NONE, GST_FLUX_PARAM_READY));
   g_object_class_install_property (klass, PROP_LORAS,
       g_param_spec_string ("loras", "LoRAs",
           "Adapters whose effects add up, each with a scale after a colon or 1: "

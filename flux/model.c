@@ -12,7 +12,12 @@ struct _FluxModel {
   char *key;
   char *fingerprint;
   fx_backend *backend;
-  FluxTransformer *transformer;
+  FluxConfig config;
+  FluxTransformer *transformer; /* NULL while FLUX_OFFLOAD_MODEL has it closed */
+  FluxOffload offload;
+  char *path; /* and the rest of what loads it again */
+  fx_qtype qtype;
+  FluxWeightsCache *cache; /* not owned */
   GMutex mutex;
   GCond turn;
   guint64 next_ticket, serving;
@@ -123,6 +128,7 @@ model_free (FluxModel *self)
   g_mutex_clear (&self->mutex);
   g_cond_clear (&self->turn);
   g_free (self->fingerprint);
+  g_free (self->path);
   g_free (self->key);
   g_free (self);
 }
@@ -148,6 +154,7 @@ flux_model_new_for (FluxTransformer *transformer)
   FluxModel *self = model_new (flux_transformer_get_backend (transformer), NULL, "");
 
   self->transformer = transformer;
+  self->config = *flux_transformer_get_config (transformer);
   return self;
 }
 
@@ -157,10 +164,16 @@ load (const FluxModelKey *key, fx_backend *b, const char *name, const char *fing
 {
   FluxModel *self = model_new (b, name, fingerprint);
 
-  self->transformer =
-      flux_transformer_load (key->path, b, key->qtype, key->cache, progress, data, error);
-  if (self->transformer == NULL)
+  self->path = g_strdup (key->path);
+  self->qtype = key->qtype;
+  self->offload = key->offload;
+  self->cache = key->cache;
+  if (!flux_config_read (key->path, &self->config, error) ||
+      (key->offload != FLUX_OFFLOAD_MODEL &&
+          !flux_model_open_weights (self, progress, data, error)))
     g_clear_pointer (&self, model_free);
+  else if (name != NULL)
+    self->cache = NULL; /* who loaded it may be gone when others still share it */
   return self;
 }
 
@@ -203,10 +216,13 @@ FluxModel *
 flux_model_acquire (
     const FluxModelKey *key, FluxProgressFunc progress, gpointer data, GError **error)
 {
-  g_autofree char *fingerprint = fingerprint_of (key->path, error), *name = NULL;
+  g_autofree char *fingerprint = NULL, *name = NULL;
   FluxModel *self = NULL;
   fx_backend *b;
 
+  if (key->offload == FLUX_OFFLOAD_MODEL)
+    return flux_model_load (key, progress, data, error);
+  fingerprint = fingerprint_of (key->path, error);
   if (fingerprint == NULL)
     return NULL;
   /* The backend says what "auto" and "the device's best" come to, so that who asks for
@@ -214,8 +230,8 @@ flux_model_acquire (
   b = flux_backend_new (key->device, key->compute, error);
   if (b == NULL)
     return NULL;
-  name = g_strdup_printf ("%s/%d/%d/%s/%d", fingerprint, (int)key->qtype, (int)b->compute,
-      b->name, b->device);
+  name = g_strdup_printf ("%s/%d/%d/%s/%d/%d", fingerprint, (int)key->qtype,
+      (int)b->compute, b->name, b->device, (int)key->offload);
   if (find_or_announce (name, &self)) {
     fx_backend_free (b);
     return self;
@@ -271,6 +287,37 @@ fx_backend *
 flux_model_get_backend (FluxModel *self)
 {
   return self->backend;
+}
+
+const FluxConfig *
+flux_model_get_config (FluxModel *self)
+{
+  return &self->config;
+}
+
+FluxOffload
+flux_model_get_offload (FluxModel *self)
+{
+  return self->offload;
+}
+
+gboolean
+flux_model_open_weights (
+    FluxModel *self, FluxProgressFunc progress, gpointer data, GError **error)
+{
+  fx_home home = self->offload == FLUX_OFFLOAD_STREAM ? FX_HOME_HOST : FX_HOME_DEVICE;
+
+  if (self->transformer == NULL)
+    self->transformer = flux_transformer_load (
+        self->path, self->backend, self->qtype, home, self->cache, progress, data, error);
+  return self->transformer != NULL;
+}
+
+void
+flux_model_close_weights (FluxModel *self)
+{
+  if (self->offload == FLUX_OFFLOAD_MODEL)
+    g_clear_pointer (&self->transformer, flux_transformer_unref);
 }
 
 const char *

@@ -25,15 +25,26 @@ void flux_backend_free (fx_backend *b);
 
 typedef struct _FluxModel FluxModel;
 
+/* What is on the device, so that less memory does. The results are the same bits. */
+typedef enum {
+  FLUX_OFFLOAD_NONE,  /* all of it that is used */
+  FLUX_OFFLOAD_MODEL, /* text encoders, transformer and VAE in turn */
+  FLUX_OFFLOAD_STREAM /* the transformer's blocks as they are used; they stay on the host
+                       */
+} FluxOffload;
+
 typedef struct {
   const char *path; /* model folder */
   fx_qtype qtype;
   fx_dtype compute; /* FX_N_DTYPES: the device's best */
   int device;
-  FluxWeightsCache *cache; /* for quantised weights, or NULL; not part of the identity */
+  FluxWeightsCache
+      *cache; /* for quantised weights, or NULL; not part of the identity; borrowed */
+  FluxOffload offload;
 } FluxModelKey;
 
-/* Loads, or gives another reference to what is already loaded. Blocks. */
+/* Loads, or gives another reference to what is already loaded. Blocks. With
+ * FLUX_OFFLOAD_MODEL it is one's own, and its weights are not loaded yet. */
 FluxModel *flux_model_acquire (
     const FluxModelKey *key, FluxProgressFunc progress, gpointer data, GError **error);
 /* The same as a copy of one's own, which nobody else is given: adapters can be merged
@@ -46,7 +57,15 @@ FluxModel *flux_model_new_for (FluxTransformer *transformer);
 FluxModel *flux_model_ref (FluxModel *self);
 void flux_model_unref (FluxModel *self);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxModel, flux_model_unref)
+/* NULL while the weights of FLUX_OFFLOAD_MODEL are not there. */
 FluxTransformer *flux_model_get_transformer (FluxModel *self);
+const FluxConfig *flux_model_get_config (FluxModel *self);
+FluxOffload flux_model_get_offload (FluxModel *self);
+/* Loads the weights when they are not there. With the lock, as is: */
+gboolean flux_model_open_weights (
+    FluxModel *self, FluxProgressFunc progress, gpointer data, GError **error);
+/* Frees them, once there is no run on them, if they can be loaded again. */
+void flux_model_close_weights (FluxModel *self);
 fx_backend *flux_model_get_backend (FluxModel *self);
 const char *flux_model_get_fingerprint (FluxModel *self);
 void flux_model_lock (FluxModel *self); /* first come, first served */

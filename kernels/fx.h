@@ -80,6 +80,7 @@ typedef enum {
 typedef enum { FX_HOME_DEVICE, FX_HOME_HOST, FX_HOME_FILE } fx_home;
 
 enum { FX_NF4_BLOCK = 64, FX_ABSMAX_BLOCK = 256, FX_ADAM8_BLOCK = 256 };
+enum { FX_FETCHES = 4 /* that can be under way at once */ };
 
 /* One frozen matrix W [n, k] of a linear layer y = x W^T + bias.
  *
@@ -92,9 +93,9 @@ typedef struct {
   fx_qtype qtype;
   fx_dtype dtype; /* FX_Q_NONE: type of data. Else: the type an expanded value is rounded
                    * to before use (what bitsandbytes calls the weight's dtype) */
-  fx_home home;
-  void *data;         /* [n, k], or [n * k / 2] bytes for the 4-bit types */
-  float *absmax;      /* NF4: [n * k / 64]; INT8, FP8: [n] */
+  fx_home home;   /* ops take FX_HOME_DEVICE only; bias is there in any case */
+  void *data;     /* [n, k], or [n * k / 2] bytes for the 4-bit types */
+  float *absmax;  /* NF4: [n * k / 64]; INT8, FP8: [n] */
   uint8_t *absmax_q;  /* NF4_DOUBLE: [n * k / 64] */
   float *absmax2;     /* NF4_DOUBLE: [ceil (n * k / 64 / 256)] */
   float *offset2;     /* the same length */
@@ -196,6 +197,14 @@ typedef struct {
    * FX_ERR_SHAPE, those of another GPU, library or version FX_ERR_UNSUPPORTED, and then
    * everything is as before. */
   int (*set_gemm_plans) (fx_backend *b, const void *src, size_t bytes, bool replace);
+  /* Memory of the host that fetch copies from at full speed; NULL: any is. */
+  int (*alloc_host) (fx_backend *b, size_t bytes, void **p);
+  void (*free_host) (fx_backend *b, void *p, size_t bytes);
+  /* dst = src, which is from alloc_host, on a queue of its own that starts after all that
+   * was asked for before. What follows runs beside it, and must neither read nor write
+   * dst until fetched (number). number: 0..FX_FETCHES. Both NULL: copied at once. */
+  int (*fetch) (fx_backend *b, int number, void *dst, const void *src, size_t bytes);
+  int (*fetched) (fx_backend *b, int number);
   void (*destroy) (fx_backend *b);
 
   /* --- linear layers --- */
@@ -308,6 +317,9 @@ fx_backend *fx_plan_new (fx_dtype compute);
  * environment variable FLUX_CUDA_MODULE names, or libfxcuda.so beside the plugin. NULL
  * when there is none, fx_error_message() says why. */
 fx_backend *fx_cuda_new (const char *module_path, int device, fx_dtype compute);
+/* Memory of the host that `device` fetches from, as a backend that has the memory calls
+ * and no ops, for arenas. device must outlive it. NULL when out of memory. */
+fx_backend *fx_host_new (fx_backend *device);
 void fx_backend_free (fx_backend *b);
 
 /* ---- errors ---- */
@@ -460,6 +472,8 @@ int fx_join (fx_backend *b);
 /* Without the op: no bytes, and FX_ERR_UNSUPPORTED. */
 int fx_get_gemm_plans (fx_backend *b, void *dst, size_t *bytes);
 int fx_set_gemm_plans (fx_backend *b, const void *src, size_t bytes, bool replace);
+int fx_fetch (fx_backend *b, int number, void *dst, const void *src, size_t bytes);
+int fx_fetched (fx_backend *b, int number);
 int fx_expand (fx_backend *b, fx_mat dst, const fx_weight *w);
 int fx_gemm (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w, bool beta);
 int fx_gemm_dgrad (fx_backend *b, fx_mat dx, fx_mat dy, const fx_weight *w, bool beta);

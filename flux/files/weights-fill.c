@@ -12,11 +12,13 @@
 enum { PIECE = 1 << 20 /* elements; a multiple of 64 */, MAX_THREADS = 16 };
 
 static gboolean
-upload (FluxLoader *self, void *dst, gconstpointer src, gsize bytes, const char *name,
-    GError **error)
+upload (FluxLoader *self, const fx_weight *w, void *dst, gconstpointer src, gsize bytes,
+    const char *name, GError **error)
 {
   g_autofree char *what = NULL;
-  int status = fx_upload (self->backend, dst, src, bytes);
+  fx_backend *b =
+      w->home == FX_HOME_HOST ? self->host_arena->backend : self->arena->backend;
+  int status = fx_upload (b, dst, src, bytes);
 
   if (status == FX_OK)
     return TRUE;
@@ -116,7 +118,7 @@ fill_floats (FluxLoader *self, const fx_weight *w, gint64 row, const FluxStored 
   g_autofree guint8 *converted = NULL;
 
   if (part->kind == FLUX_STORED_FLOAT && part->dtype == w->dtype)
-    return upload (self, dst, part->weight->data, (gsize)elements * size, name, error);
+    return upload (self, w, dst, part->weight->data, (gsize)elements * size, name, error);
   values = g_new (float, (gsize)piece);
   if (w->dtype != FX_F32)
     converted = g_malloc ((gsize)piece * size);
@@ -130,7 +132,7 @@ fill_floats (FluxLoader *self, const fx_weight *w, gint64 row, const FluxStored 
       flux_error_from_fx (error, status, name);
       return FALSE;
     }
-    if (!upload (self, dst + (gsize)i * size,
+    if (!upload (self, w, dst + (gsize)i * size,
             converted != NULL ? (gconstpointer)converted : values, (gsize)count * size,
             name, error))
       return FALSE;
@@ -174,7 +176,7 @@ flux_upload_conv (FluxLoader *self, const fx_weight *w, const FluxTensor *t, gin
       flux_error_from_fx (error, status, t->name);
       return FALSE;
     }
-    if (!upload (self, (guint8 *)w->data + (gsize)first * row_bytes, converted,
+    if (!upload (self, w, (guint8 *)w->data + (gsize)first * row_bytes, converted,
             (gsize)count * row_bytes, t->name, error))
       return FALSE;
   }
@@ -253,7 +255,7 @@ quantise_part (FluxLoader *self, const fx_weight *w, const FluxStored *part, gui
           .codes = codes + used * (piece / per_byte)};
     quantise_pieces (pieces, used);
     for (guint j = 0; j < used; j++)
-      if (!upload (self, dst + pieces[j].first / per_byte, pieces[j].codes,
+      if (!upload (self, w, dst + pieces[j].first / per_byte, pieces[j].codes,
               (gsize)(pieces[j].count / per_byte), part->weight->name, error))
         return FALSE;
   }
@@ -275,7 +277,7 @@ fill_absmax (FluxLoader *self, const fx_weight *w, gint64 first, const FluxStore
 
   if (w->qtype == FX_Q_NF4 && self->qtype != FX_Q_NF4_DOUBLE)
     return upload (
-        self, w->absmax + first, absmax, (gsize)blocks * sizeof (float), name, error);
+        self, w, w->absmax + first, absmax, (gsize)blocks * sizeof (float), name, error);
   codes = g_new (guint8, (gsize)blocks);
   scales = g_new (float, nested);
   offsets = g_new (float, nested);
@@ -286,16 +288,16 @@ fill_absmax (FluxLoader *self, const fx_weight *w, gint64 first, const FluxStore
     g_autofree float *decoded = g_new (float, (gsize)blocks);
     fx_absmax_dequantize (codes, scales, offsets, (gsize)blocks, decoded);
     return upload (
-        self, w->absmax + first, decoded, (gsize)blocks * sizeof (float), name, error);
+        self, w, w->absmax + first, decoded, (gsize)blocks * sizeof (float), name, error);
   }
   first /= FX_ABSMAX_BLOCK;
-  return upload (self, w->absmax_q + first * FX_ABSMAX_BLOCK, codes, (gsize)blocks, name,
+  return upload (self, w, w->absmax_q + first * FX_ABSMAX_BLOCK, codes, (gsize)blocks,
+             name, error) &&
+         upload (
+             self, w, w->absmax2 + first, scales, nested * sizeof (float), name, error) &&
+         upload (self, w, w->offset2 + first, offsets, nested * sizeof (float), name,
              error) &&
-         upload (
-             self, w->absmax2 + first, scales, nested * sizeof (float), name, error) &&
-         upload (
-             self, w->offset2 + first, offsets, nested * sizeof (float), name, error) &&
-         upload (self, (void *)w->code8, fx_dynamic_map (true), 256 * sizeof (float),
+         upload (self, w, (void *)w->code8, fx_dynamic_map (true), 256 * sizeof (float),
              name, error);
 }
 
@@ -320,26 +322,26 @@ fill_stored_4bit (FluxLoader *self, const fx_weight *w, gint64 row,
   const char *name = part->weight->name;
   g_autofree float *values = NULL;
 
-  if (!upload (self, (guint8 *)w->data + row * w->k / 2, part->weight->data,
+  if (!upload (self, w, (guint8 *)w->data + row * w->k / 2, part->weight->data,
           (gsize)elements / 2, name, error))
     return FALSE;
   if (w->qtype == FX_Q_NF4) {
     values = g_new (float, (gsize)blocks);
     flux_stored_absmax (part, 0, blocks, values);
     return upload (
-        self, w->absmax + first, values, (gsize)blocks * sizeof (float), name, error);
+        self, w, w->absmax + first, values, (gsize)blocks * sizeof (float), name, error);
   }
   values = g_new (float, (gsize)nested);
   for (gint64 i = 0; i < nested; i++)
     values[i] = part->nested_offset;
   first /= FX_ABSMAX_BLOCK;
-  return upload (self, w->absmax_q + first * FX_ABSMAX_BLOCK, part->absmax->data,
+  return upload (self, w, w->absmax_q + first * FX_ABSMAX_BLOCK, part->absmax->data,
              (gsize)blocks, name, error) &&
-         upload (self, w->absmax2 + first, part->nested_absmax->data,
+         upload (self, w, w->absmax2 + first, part->nested_absmax->data,
              (gsize)nested * sizeof (float), name, error) &&
-         upload (self, w->offset2 + first, values, (gsize)nested * sizeof (float), name,
-             error) &&
-         upload (self, (void *)w->code8, part->nested_map->data, 256 * sizeof (float),
+         upload (self, w, w->offset2 + first, values, (gsize)nested * sizeof (float),
+             name, error) &&
+         upload (self, w, (void *)w->code8, part->nested_map->data, 256 * sizeof (float),
              name, error);
 }
 
@@ -354,13 +356,14 @@ fill_rows (FluxLoader *self, const fx_weight *w, gint64 row, const FluxStored *p
   g_autofree float *absmax = NULL;
 
   if (part->kind == FLUX_STORED_INT8 && w->qtype == FX_Q_INT8)
-    return upload (self, dst, part->weight->data, part->weight->n_bytes, name, error) &&
-           upload (self, w->absmax + row, part->absmax->data, part->absmax->n_bytes, name,
-               error);
+    return upload (
+               self, w, dst, part->weight->data, part->weight->n_bytes, name, error) &&
+           upload (self, w, w->absmax + row, part->absmax->data, part->absmax->n_bytes,
+               name, error);
   absmax = g_new (float, (gsize)part->n);
   return quantise_part (self, w, part, dst, absmax, error) &&
-         upload (
-             self, w->absmax + row, absmax, (gsize)part->n * sizeof (float), name, error);
+         upload (self, w, w->absmax + row, absmax, (gsize)part->n * sizeof (float), name,
+             error);
 }
 
 gboolean

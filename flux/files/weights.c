@@ -6,10 +6,32 @@
 #include "flux/files/weights-cache-private.h"
 #include "flux/files/weights-fill.h"
 
+static void
+rewind_arenas (FluxLoader *self)
+{
+  fx_arena_rewind (self->arena, 0);
+  if (self->host_arena != NULL)
+    fx_arena_rewind (self->host_arena, 0);
+}
+
+static gboolean
+reserve_arenas (FluxLoader *self, GError **error)
+{
+  int status;
+
+  rewind_arenas (self);
+  status = fx_arena_reserve (self->arena, self->arena->high);
+  if (status == FX_OK && self->host_arena != NULL)
+    status = fx_arena_reserve (self->host_arena, self->host_arena->high);
+  if (status != FX_OK)
+    flux_error_from_fx (error, status, "Cannot reserve the memory of the weights");
+  return status == FX_OK;
+}
+
 static gboolean
 load_again (FluxLoader *self, FluxLoadFunc load, gpointer model, GError **error)
 {
-  fx_arena_rewind (self->arena, 0);
+  rewind_arenas (self);
   self->bytes_done = 0;
   return load (self, model, error);
 }
@@ -35,16 +57,8 @@ load_cached (FluxLoader *self, FluxLoadFunc load, gpointer model, GError **error
 static gboolean
 run (FluxLoader *self, FluxLoadFunc load, gpointer model, GError **error)
 {
-  int status;
-
-  if (!load (self, model, error))
+  if (!load (self, model, error) || !reserve_arenas (self, error))
     return FALSE;
-  fx_arena_rewind (self->arena, 0);
-  status = fx_arena_reserve (self->arena, self->arena->high);
-  if (status != FX_OK) {
-    flux_error_from_fx (error, status, "Cannot reserve the memory of the weights");
-    return FALSE;
-  }
   if (self->entry != NULL && self->bytes_quantised > 0 &&
       self->bytes_total >= self->cache->min_bytes)
     return load_cached (self, load, model, error);
@@ -63,8 +77,11 @@ flux_loader_run (FluxLoader *self, FluxLoadFunc load, gpointer model, GError **e
     self->entry = flux_cache_entry_new ();
   ok = run (self, load, model, error);
   g_clear_pointer (&self->entry, flux_cache_entry_free);
-  if (!ok)
+  if (!ok) {
     fx_arena_clear (self->arena);
+    if (self->host_arena != NULL)
+      fx_arena_clear (self->host_arena);
+  }
   return ok;
 }
 
@@ -111,10 +128,10 @@ is_filling (const FluxLoader *self)
 
 /* NULL is a failure. */
 static gpointer
-take (FluxLoader *self, gsize bytes, GError **error)
+take_from (FluxLoader *self, fx_arena *arena, gsize bytes, GError **error)
 {
   void *p = NULL;
-  int status = fx_arena_take (self->arena, bytes, &p);
+  int status = fx_arena_take (arena, bytes, &p);
 
   if (status != FX_OK) {
     flux_error_from_fx (error, status, "No room for weights");
@@ -125,10 +142,23 @@ take (FluxLoader *self, gsize bytes, GError **error)
   if (is_measuring (self))
     flux_cache_entry_add (self->entry, bytes);
   else if (!self->is_cached)
-    flux_cache_entry_place (self->entry, self->backend, p);
-  else if (!flux_cache_entry_read (self->entry, self->backend, p, bytes, error))
+    flux_cache_entry_place (self->entry, arena->backend, p);
+  else if (!flux_cache_entry_read (self->entry, arena->backend, p, bytes, error))
     return NULL;
   return p;
+}
+
+static gpointer
+take (FluxLoader *self, gsize bytes, GError **error)
+{
+  return take_from (self, self->arena, bytes, error);
+}
+
+/* For what a block's linear layers multiply with. */
+static gpointer
+take_data (FluxLoader *self, gsize bytes, GError **error)
+{
+  return take_from (self, self->to_host ? self->host_arena : self->arena, bytes, error);
 }
 
 /* What is taken next depends on this. */
@@ -213,23 +243,24 @@ take_weight (FluxLoader *self, fx_weight *w, gboolean bias, GError **error)
 
   switch (w->qtype) {
     case FX_Q_NF4:
-      ok = (w->data = take (self, elements / 2, error)) != NULL &&
-           (w->absmax = take (self, blocks * sizeof (float), error)) != NULL;
+      ok = (w->data = take_data (self, elements / 2, error)) != NULL &&
+           (w->absmax = take_data (self, blocks * sizeof (float), error)) != NULL;
       break;
     case FX_Q_NF4_DOUBLE:
-      ok = (w->data = take (self, elements / 2, error)) != NULL &&
-           (w->absmax_q = take (self, blocks, error)) != NULL &&
-           (w->absmax2 = take (self, nested * sizeof (float), error)) != NULL &&
-           (w->offset2 = take (self, nested * sizeof (float), error)) != NULL &&
-           (w->code8 = take (self, 256 * sizeof (float), error)) != NULL;
+      ok = (w->data = take_data (self, elements / 2, error)) != NULL &&
+           (w->absmax_q = take_data (self, blocks, error)) != NULL &&
+           (w->absmax2 = take_data (self, nested * sizeof (float), error)) != NULL &&
+           (w->offset2 = take_data (self, nested * sizeof (float), error)) != NULL &&
+           (w->code8 = take_data (self, 256 * sizeof (float), error)) != NULL;
       break;
     case FX_Q_INT8:
     case FX_Q_FP8:
-      ok = (w->data = take (self, elements, error)) != NULL &&
-           (w->absmax = take (self, (gsize)w->n * sizeof (float), error)) != NULL;
+      ok = (w->data = take_data (self, elements, error)) != NULL &&
+           (w->absmax = take_data (self, (gsize)w->n * sizeof (float), error)) != NULL;
       break;
     default:
-      ok = (w->data = take (self, elements * fx_dtype_size (w->dtype), error)) != NULL;
+      ok = (w->data = take_data (self, elements * fx_dtype_size (w->dtype), error)) !=
+           NULL;
   }
   return ok &&
          (!bias || (w->bias = take (self, (gsize)w->n * sizeof (float), error)) != NULL);
@@ -272,7 +303,7 @@ flux_load_linear_rows (FluxLoader *self, const char *const *prefixes, const gint
 
   if (!find_parts (self, prefixes, rows, n_prefixes, k, parts, &n, error))
     return FALSE;
-  *w = (fx_weight){.n = n, .k = k, .home = FX_HOME_DEVICE};
+  *w = (fx_weight){.n = n, .k = k, .home = self->to_host ? FX_HOME_HOST : FX_HOME_DEVICE};
   if (!flux_weight_choose (self, parts, n_prefixes, w, error))
     return FALSE;
   note (self, prefixes[0], n, k, w->qtype, w->dtype);

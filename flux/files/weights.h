@@ -21,8 +21,10 @@ typedef gboolean (*FluxProgressFunc) (const char *what, gint percent, gpointer d
 typedef struct {
   FluxSafetensors *file; /* NULL: no file, sizes are those of BF16 floats (planning) */
   fx_backend *backend;
-  fx_arena *arena; /* fx_arena.base NULL: measure only */
-  fx_qtype qtype;  /* what float weights of linear layers are turned into */
+  fx_arena *arena;      /* fx_arena.base NULL: measure only */
+  fx_arena *host_arena; /* or NULL: of an fx_host_new() */
+  gboolean to_host;     /* linear layers, but for biases, go to host_arena now */
+  fx_qtype qtype;       /* what float weights of linear layers are turned into */
   fx_dtype
       compute; /* element type of weights kept as floats (FX_Q_NONE); F32, BF16 or F16 */
   gboolean keep_dtype;       /* float weights of linear layers keep the file's type (16

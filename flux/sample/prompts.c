@@ -95,10 +95,24 @@ encode (FluxPrompts *self, const char *prompt, int text_tokens, GError **error)
   return e;
 }
 
+static char *
+key_of (const char *prompt, int text_tokens)
+{
+  return g_strdup_printf ("%d:%s", text_tokens, prompt);
+}
+
+gboolean
+flux_prompts_has (FluxPrompts *self, const char *prompt, int text_tokens)
+{
+  g_autofree char *key = key_of (prompt, text_tokens);
+
+  return g_hash_table_contains (self->known, key);
+}
+
 const FluxPromptEmbedding *
 flux_prompts_get (FluxPrompts *self, const char *prompt, int text_tokens, GError **error)
 {
-  g_autofree char *key = g_strdup_printf ("%d:%s", text_tokens, prompt);
+  g_autofree char *key = key_of (prompt, text_tokens);
   FluxPromptEmbedding *e = g_hash_table_lookup (self->known, key);
 
   if (e != NULL)

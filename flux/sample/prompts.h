@@ -23,6 +23,8 @@ void flux_prompts_free (FluxPrompts *self);
  * call. */
 const FluxPromptEmbedding *
 flux_prompts_get (FluxPrompts *self, const char *prompt, int text_tokens, GError **error);
+/* Would that be at hand? */
+gboolean flux_prompts_has (FluxPrompts *self, const char *prompt, int text_tokens);
 /* At least this many prompts are kept. */
 void flux_prompts_set_room (FluxPrompts *self, guint n);
 /* For the weights of T5; borrowed, or NULL. */

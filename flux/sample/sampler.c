@@ -19,6 +19,8 @@ struct _FluxSampler {
   gboolean keep_models;
   FluxPrompts *prompts;
   FluxVae *vae;
+  FluxProgressFunc progress; /* or NULL */
+  gpointer progress_data;
 
   GPtrArray *loras; /* FluxLora, not owned */
   FluxRun *run;     /* NULL until it is needed, or after the adapters changed */
@@ -57,9 +59,9 @@ flux_sampler_new (FluxModel *model, const char *dir, fx_qtype text_qtype, GError
 
   self->model = flux_model_ref (model);
   self->backend = flux_model_get_backend (model);
-  self->config = flux_transformer_get_config (flux_model_get_transformer (model));
+  self->config = flux_model_get_config (model);
   self->dir = g_strdup (dir);
-  self->keep_models = strcmp (self->backend->name, "cpu") == 0;
+  flux_sampler_set_keep_models (self, strcmp (self->backend->name, "cpu") == 0);
   self->loras = g_ptr_array_new ();
   self->prompts = flux_prompts_new (dir, self->backend, text_qtype);
   if (!check_parts (self, error)) {
@@ -88,13 +90,20 @@ flux_sampler_free (FluxSampler *self)
 void
 flux_sampler_set_keep_models (FluxSampler *self, gboolean keep)
 {
-  self->keep_models = keep;
+  self->keep_models = keep && flux_model_get_offload (self->model) == FLUX_OFFLOAD_NONE;
 }
 
 void
 flux_sampler_set_cache (FluxSampler *self, FluxWeightsCache *cache)
 {
   flux_prompts_set_cache (self->prompts, cache);
+}
+
+void
+flux_sampler_set_progress (FluxSampler *self, FluxProgressFunc progress, gpointer data)
+{
+  self->progress = progress;
+  self->progress_data = data;
 }
 
 gboolean
@@ -108,6 +117,16 @@ flux_sampler_set_loras (
   return TRUE;
 }
 
+/* What takes turns with the others leaves. */
+static void
+make_room (FluxSampler *self)
+{
+  if (flux_model_get_offload (self->model) == FLUX_OFFLOAD_MODEL) {
+    g_clear_pointer (&self->run, flux_run_free);
+    flux_model_close_weights (self->model);
+  }
+}
+
 gboolean
 flux_sampler_encode (FluxSampler *self, const char *const *prompts, guint n,
     int max_sequence_length, GError **error)
@@ -117,6 +136,7 @@ flux_sampler_encode (FluxSampler *self, const char *const *prompts, guint n,
 
   flux_prompts_set_room (self->prompts, n);
   flux_model_lock (self->model);
+  make_room (self);
   for (guint i = 0; i < n && ok; i++)
     ok = flux_prompts_get (self->prompts, prompts[i], text, error) != NULL;
   if (!self->keep_models)
@@ -158,6 +178,8 @@ ensure_run (FluxSampler *self, int text_tokens, int image_tokens, GError **error
       image_tokens <= self->max_image_tokens)
     return TRUE;
   g_clear_pointer (&self->run, flux_run_free); /* never two at once */
+  if (!flux_model_open_weights (self->model, self->progress, self->progress_data, error))
+    return FALSE;
   self->max_text_tokens = MAX (self->max_text_tokens, text_tokens);
   self->max_image_tokens = MAX (self->max_image_tokens, image_tokens);
   self->run = flux_run_new (flux_model_get_transformer (self->model), FLUX_RUN_FORWARD,
@@ -243,6 +265,7 @@ flux_sampler_decode (FluxSampler *self, const float *packed, int width, int heig
   g_autofree float *latents = g_new (float, n);
   gboolean ok;
 
+  make_room (self);
   flux_unpack_latents (packed, channels, h, w, latents);
   for (gsize i = 0; i < n; i++)
     latents[i] = latents[i] / self->vae_info.scaling_factor + self->vae_info.shift_factor;
@@ -261,11 +284,13 @@ run_locked (FluxSampler *self, const FluxSampleRequest *r, float *image,
 {
   int channels = self->vae_info.latent_channels, scale = self->vae_info.downscale;
   int w = r->width / scale, h = r->height / scale;
+  const char *prompt = r->prompt != NULL ? r->prompt : "";
   g_autofree float *packed = NULL;
   const FluxPromptEmbedding *text;
 
-  text = flux_prompts_get (
-      self->prompts, r->prompt != NULL ? r->prompt : "", text_tokens_of (r), error);
+  if (!flux_prompts_has (self->prompts, prompt, text_tokens_of (r)))
+    make_room (self);
+  text = flux_prompts_get (self->prompts, prompt, text_tokens_of (r), error);
   if (text == NULL)
     return FALSE;
   if (!self->keep_models)

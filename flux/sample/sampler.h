@@ -44,10 +44,14 @@ flux_sampler_new (FluxModel *model, const char *dir, fx_qtype text_qtype, GError
 void flux_sampler_free (FluxSampler *self);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxSampler, flux_sampler_free)
 /* TRUE (the default on the CPU): text encoders and VAE stay loaded between pictures.
- * FALSE: each is freed as soon as it has done its part. */
+ * FALSE, and with a model that offloads in any case: each is freed as soon as it has done
+ * its part. */
 void flux_sampler_set_keep_models (FluxSampler *self, gboolean keep);
 /* For the weights of the text encoders; borrowed, or NULL. */
 void flux_sampler_set_cache (FluxSampler *self, FluxWeightsCache *cache);
+/* Is told of loading the transformer of FLUX_OFFLOAD_MODEL, and may stop it. */
+void
+flux_sampler_set_progress (FluxSampler *self, FluxProgressFunc progress, gpointer data);
 /* Encodes prompts ahead, in one load of the text encoders; takes the model's lock. The
  * embeddings of the latest prompts are always kept. */
 gboolean flux_sampler_encode (FluxSampler *self, const char *const *prompts, guint n,

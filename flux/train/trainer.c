@@ -42,7 +42,7 @@ flux_trainer_new (FluxModel *model, const FluxTrainConfig *config, int max_text_
   self = g_new0 (FluxTrainer, 1);
   self->model = flux_model_ref (model);
   self->backend = flux_model_get_backend (model);
-  self->config = flux_transformer_get_config (flux_model_get_transformer (model));
+  self->config = flux_model_get_config (model);
   self->c = *config;
   self->c.targets = self->targets = g_strdup (config->targets);
   self->position = g_strdup ("");

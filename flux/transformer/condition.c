@@ -73,6 +73,27 @@ modulate (FluxRun *r, guint n, const fx_weight *w, gint64 at, guint slot)
 }
 
 int
+flux_condition_double (FluxRun *r, int block, const FluxDouble *d)
+{
+  const FluxConfig *c = &r->t->config;
+
+  FX_TRY (modulate (r, r->n_inputs, &d->mod[FLUX_IMAGE],
+      flux_mods_double (c, block, FLUX_IMAGE), flux_slot_double (block, FLUX_D_MOD)));
+  return modulate (r, r->n_inputs, &d->mod[FLUX_TEXT],
+      flux_mods_double (c, block, FLUX_TEXT),
+      flux_slot_double (block, FLUX_D_MOD_CONTEXT));
+}
+
+int
+flux_condition_single (FluxRun *r, int block, const FluxSingle *s)
+{
+  const FluxConfig *c = &r->t->config;
+
+  return modulate (r, r->n_inputs, &s->mod, flux_mods_single (c, block),
+      flux_slot_single (c, block, FLUX_S_MOD));
+}
+
+int
 flux_condition (FluxRun *r, const FluxInput *const *inputs, guint n)
 {
   FluxTransformer *t = r->t;
@@ -83,15 +104,12 @@ flux_condition (FluxRun *r, const FluxInput *const *inputs, guint n)
   FX_TRY (embed_inputs (r, inputs, n));
   /* Every modulation layer begins with the same SiLU. */
   FX_TRY (fx_act_fwd (r->b, temb, temb, flux_none (), FX_ACT_SILU));
-  for (int i = 0; i < c->num_layers; i++) {
-    FX_TRY (modulate (r, n, &t->doubles[i].mod[FLUX_IMAGE],
-        flux_mods_double (c, i, FLUX_IMAGE), flux_slot_double (i, FLUX_D_MOD)));
-    FX_TRY (modulate (r, n, &t->doubles[i].mod[FLUX_TEXT],
-        flux_mods_double (c, i, FLUX_TEXT), flux_slot_double (i, FLUX_D_MOD_CONTEXT)));
-  }
-  for (int i = 0; i < c->num_single_layers; i++)
-    FX_TRY (modulate (r, n, &t->singles[i].mod, flux_mods_single (c, i),
-        flux_slot_single (c, i, FLUX_S_MOD)));
+  r->n_inputs = n;
+  r->n_modulated = 0;
+  for (int i = 0; r->slot_bytes == 0 && i < c->num_layers; i++)
+    FX_TRY (flux_condition_double (r, i, &t->doubles[i]));
+  for (int i = 0; r->slot_bytes == 0 && i < c->num_single_layers; i++)
+    FX_TRY (flux_condition_single (r, i, &t->singles[i]));
   return modulate (
       r, n, &t->norm_out, flux_mods_final (c), flux_slot_end (c, FLUX_E_NORM));
 }

@@ -1,4 +1,5 @@
-/* flux/transformer/describe.c: what the weights take, for people.
+/* flux/transformer/describe.c: what the weights take on the device, for
+ * people.
  * SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "flux/transformer/transformer-private.h"
 
@@ -23,6 +24,10 @@ add (gsize sums[N_KINDS], Kind kind, const fx_weight *w)
   gsize n = (gsize)(w->n * w->k), blocks = n / FX_NF4_BLOCK;
   gsize nested = (blocks + FX_ABSMAX_BLOCK - 1) / FX_ABSMAX_BLOCK * sizeof (float);
 
+  if (w->bias != NULL)
+    sums[VECTORS] += padded ((gsize)w->n * sizeof (float));
+  if (w->home == FX_HOME_HOST)
+    return;
   switch (w->qtype) {
     case FX_Q_NF4:
       sums[kind] += padded (n / 2) + padded (blocks * sizeof (float));
@@ -38,8 +43,6 @@ add (gsize sums[N_KINDS], Kind kind, const fx_weight *w)
     default:
       sums[kind] += padded (n * fx_dtype_size (w->dtype));
   }
-  if (w->bias != NULL)
-    sums[VECTORS] += padded ((gsize)w->n * sizeof (float));
 }
 
 static void

@@ -99,7 +99,7 @@ flux_expand_double (FluxRun *r, int block, gboolean backward, FluxDouble *copy)
 {
   gsize at = 0;
 
-  *copy = r->t->doubles[block];
+  flux_stream_double (r, block, copy);
   if (!r->keep_expanded || (copy->out[0].rounds_inputs && !backward))
     return FX_OK;
   for (int s = 0; s < FLUX_N_STREAMS; s++) {
@@ -119,7 +119,7 @@ flux_expand_single (FluxRun *r, int block, gboolean backward, FluxSingle *copy)
   gboolean fill = TRUE;
   gsize at = 0;
 
-  *copy = r->t->singles[block];
+  flux_stream_single (r, block, copy);
   if (!r->keep_expanded || (copy->out.rounds_inputs && !backward))
     return FX_OK;
   if (place >= 0) {

@@ -208,6 +208,11 @@ flux_transformer_merge (
 
   if (n_loras == 0)
     return TRUE;
+  if (self->block_at != NULL) {
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
+        "Adapters cannot be merged into weights that are streamed from the host.");
+    return FALSE;
+  }
   if (!check_floats (self, loras, n_loras, error))
     return FALSE;
   cpu = fx_cpu_new (0);

@@ -178,6 +178,8 @@ flux_run_lay_out (FluxRun *r)
   FluxActs shared = {0};
 
   g_array_set_size (r->names, 0);
+  for (int i = 0; i < FLUX_SLOTS && r->slot_bytes > 0; i++)
+    FX_TRY (bytes (r, "blocks' weights from the host", r->slot_bytes, &r->slots[i].p));
   FX_TRY (lay_out_conditions (r));
   FX_TRY (lay_out_work (r));
   if (r->mode == FLUX_RUN_FORWARD)

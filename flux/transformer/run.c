@@ -129,6 +129,9 @@ run_new (FluxTransformer *t, FluxRunMode mode, int max_text_tokens, int max_imag
   r->keep_expanded = r->mode != FLUX_RUN_FORWARD && (mode & FLUX_RUN_LEAN) == 0 &&
                      r->b->compute != FX_F32;
   r->beside = (mode & FLUX_RUN_LEAN) == 0;
+  r->slot_bytes = flux_stream_slot_bytes (t);
+  for (int i = 0; i < FLUX_SLOTS; i++)
+    r->slots[i].block = FLUX_NO_BLOCK;
   r->names = g_array_new (FALSE, FALSE, sizeof (FluxNamed));
   r->lanes = g_new0 (FluxLane, max_samples);
   for (int i = 0; i < max_samples; i++) {
@@ -251,8 +254,14 @@ open_block (FluxRun *r, int index, gboolean backward, Block *b)
   const int doubles = r->t->config.num_layers;
 
   b->index = index;
-  return index < doubles ? flux_expand_double (r, index, backward, &b->d)
-                         : flux_expand_single (r, index - doubles, backward, &b->s);
+  FX_TRY (flux_stream_open (r, index, backward));
+  FX_TRY (index < doubles ? flux_expand_double (r, index, backward, &b->d)
+                          : flux_expand_single (r, index - doubles, backward, &b->s));
+  if (r->slot_bytes == 0 || index < r->n_modulated)
+    return FX_OK;
+  r->n_modulated = index + 1;
+  return index < doubles ? flux_condition_double (r, index, &b->d)
+                         : flux_condition_single (r, index - doubles, &b->s);
 }
 
 static int

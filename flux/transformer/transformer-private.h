@@ -10,6 +10,7 @@
 G_BEGIN_DECLS
 
 enum { FLUX_TEXT, FLUX_IMAGE, FLUX_N_STREAMS };
+enum { FLUX_SLOTS = 3, FLUX_NO_BLOCK = -1 };
 
 #define FLUX_NORM_EPS 1e-6f
 
@@ -45,6 +46,10 @@ struct _FluxTransformer {
   FluxMlp time, guidance, text;
   FluxDouble *doubles;
   FluxSingle *singles;
+  /* FX_HOME_HOST: where the blocks' weights are, block i from block_at[i] on. */
+  fx_backend *host_backend;
+  fx_arena host;
+  gsize *block_at; /* [n_blocks + 1], else NULL */
 };
 
 /* What a block leaves for its backward. Kept a block and sample in FLUX_RUN_STORE, else
@@ -109,7 +114,15 @@ struct _FluxRun {
   gboolean beside;  /* the streams of a double block on two queues: a lean run has memory
                      * for the scratch of one only */
   char *expanded;
-  void *staging; /* host */
+  /* Of a transformer whose blocks are on the host. */
+  gsize slot_bytes; /* 0: they are not */
+  struct {
+    char *p;
+    int block; /* that is in it, or will be; FLUX_NO_BLOCK */
+  } slots[FLUX_SLOTS];
+  guint n_inputs;  /* of the conditioning */
+  int n_modulated; /* blocks that have their modulation vectors */
+  void *staging;   /* host */
   gsize staging_bytes;
 };
 
@@ -212,8 +225,11 @@ int flux_single_backward (FluxRun *r, FluxLane *lane, const FluxSingle *s, int i
 /* ---- ends.c, condition.c, rope.c ---- */
 
 int flux_upload_f32 (FluxRun *r, fx_mat dst, const float *src);
-/* Modulation vectors of n samples. */
+/* Modulation vectors of n samples; with slots, those of the blocks come with the blocks.
+ */
 int flux_condition (FluxRun *r, const FluxInput *const *inputs, guint n);
+int flux_condition_double (FluxRun *r, int block, const FluxDouble *d);
+int flux_condition_single (FluxRun *r, int block, const FluxSingle *s);
 int flux_rope_update (FluxRun *r, FluxLane *lane, int grid_height, int grid_width);
 /* lane->x[0] from latents and prompt. */
 int flux_embed_tokens (FluxRun *r, FluxLane *lane, const FluxInput *in);
@@ -222,6 +238,17 @@ int flux_final_forward (FluxRun *r, FluxLane *lane);
 /* Loss of lane->pred, and lane->dx from it; right after the forward of the same lane. */
 int flux_final_backward (FluxRun *r, FluxLane *lane, guint index, const float *target,
     float weight, float grad_scale);
+
+/* ---- stream.c ---- */
+
+/* Bytes of the largest block on the host; 0: they are on the device. */
+gsize flux_stream_slot_bytes (const FluxTransformer *t);
+/* Before a block (counted over both kinds) is used; backward: those before it are next.
+ */
+int flux_stream_open (FluxRun *r, int block, gboolean backward);
+/* A copy of the block that was opened, with its weights on the device. */
+void flux_stream_double (FluxRun *r, int block, FluxDouble *copy);
+void flux_stream_single (FluxRun *r, int block, FluxSingle *copy);
 
 /* ---- expand.c ---- */
 

@@ -122,6 +122,16 @@ load_single (FluxLoader *l, const FluxConfig *c, int i, FluxSingle *s, GError **
          vector (l, base, "attn.norm_k.weight", head, &s->norm_k, error);
 }
 
+/* The blocks before this one are done, at the end all of them. */
+static void
+begin_block (FluxLoader *l, FluxTransformer *t, int block)
+{
+  if (l->host_arena == NULL)
+    return;
+  t->block_at[block] = fx_arena_mark (l->host_arena);
+  l->to_host = block < t->config.num_layers + t->config.num_single_layers;
+}
+
 static gboolean
 load_all (FluxLoader *l, gpointer model, GError **error)
 {
@@ -139,13 +149,16 @@ load_all (FluxLoader *l, gpointer model, GError **error)
       !mlp (l, "guidance_embedder", FLUX_TIME_FEATURES, dim, &t->guidance, error))
     return FALSE;
   for (int i = 0; i < c->num_layers; i++) {
+    begin_block (l, t, i);
     if (!load_double (l, c, i, &t->doubles[i], error))
       return FALSE;
   }
   for (int i = 0; i < c->num_single_layers; i++) {
+    begin_block (l, t, c->num_layers + i);
     if (!load_single (l, c, i, &t->singles[i], error))
       return FALSE;
   }
+  begin_block (l, t, c->num_layers + c->num_single_layers);
   return modulation (l, "", "norm_out.linear", 2 * dim, dim, &t->norm_out, error) &&
          end (l, "", "proj_out", c->out_channels, dim, &t->proj_out, error);
 }
@@ -164,11 +177,30 @@ transformer_new (const FluxConfig *c, fx_backend *b)
   return t;
 }
 
-static FluxTransformer *
-load_from (FluxTransformer *t, FluxLoader *l, GError **error)
+static gboolean
+keep_on_host (FluxTransformer *t, GError **error)
 {
+  t->host_backend = fx_host_new (t->backend);
+  if (t->host_backend == NULL) {
+    flux_error_from_fx (error, FX_ERR_MEMORY, "Cannot keep weights on the host");
+    return FALSE;
+  }
+  fx_arena_init (&t->host, t->host_backend, "transformer weights on the host");
+  t->block_at = g_new0 (gsize, t->config.num_layers + t->config.num_single_layers + 1);
+  return TRUE;
+}
+
+/* Takes t. */
+static FluxTransformer *
+load_from (FluxTransformer *t, FluxLoader *l, fx_home home, GError **error)
+{
+  if (home == FX_HOME_HOST && !keep_on_host (t, error)) {
+    flux_transformer_unref (t);
+    return NULL;
+  }
   l->backend = t->backend;
   l->arena = &t->arena;
+  l->host_arena = t->block_at != NULL ? &t->host : NULL;
   l->compute = t->backend->compute;
   l->what = "transformer";
   if (!flux_loader_run (l, load_all, t, error))
@@ -177,7 +209,7 @@ load_from (FluxTransformer *t, FluxLoader *l, GError **error)
 }
 
 FluxTransformer *
-flux_transformer_load (const char *dir, fx_backend *b, fx_qtype qtype,
+flux_transformer_load (const char *dir, fx_backend *b, fx_qtype qtype, fx_home home,
     FluxWeightsCache *cache, FluxProgressFunc progress, gpointer data, GError **error)
 {
   g_autofree char *sub = g_build_filename (dir, "transformer", NULL);
@@ -198,16 +230,16 @@ flux_transformer_load (const char *dir, fx_backend *b, fx_qtype qtype,
   if (file == NULL)
     return NULL;
   l.file = file;
-  return load_from (transformer_new (&config, b), &l, error);
+  return load_from (transformer_new (&config, b), &l, home, error);
 }
 
 FluxTransformer *
 flux_transformer_new_planned (
-    const FluxConfig *c, fx_backend *b, fx_qtype qtype, GError **error)
+    const FluxConfig *c, fx_backend *b, fx_qtype qtype, fx_home home, GError **error)
 {
   FluxLoader l = {.qtype = qtype};
 
-  return load_from (transformer_new (c, b), &l, error);
+  return load_from (transformer_new (c, b), &l, home, error);
 }
 
 FluxTransformer *
@@ -223,6 +255,11 @@ flux_transformer_unref (FluxTransformer *self)
   if (self == NULL || !g_atomic_ref_count_dec (&self->ref_count))
     return;
   fx_arena_clear (&self->arena);
+  if (self->host_backend != NULL) {
+    fx_arena_clear (&self->host);
+    fx_backend_free (self->host_backend);
+  }
+  g_free (self->block_at);
   g_free (self->doubles);
   g_free (self->singles);
   g_free (self);
@@ -244,4 +281,10 @@ gsize
 flux_transformer_get_bytes (FluxTransformer *self)
 {
   return self->arena.size;
+}
+
+gsize
+flux_transformer_get_host_bytes (FluxTransformer *self)
+{
+  return self->host.size;
 }

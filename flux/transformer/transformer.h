@@ -18,24 +18,28 @@ G_BEGIN_DECLS
 typedef struct _FluxTransformer FluxTransformer;
 
 /* dir: the model folder or the transformer folder (float or bitsandbytes 4-bit files).
- * cache: for quantised weights, or NULL. */
-FluxTransformer *flux_transformer_load (const char *dir, fx_backend *b, fx_qtype qtype,
+ * home: FX_HOME_DEVICE, or FX_HOME_HOST, where the blocks' weights stay, and come to the
+ * device as they are used: the same bits with less device memory. cache: for quantised
+ * weights, or NULL. */
+FluxTransformer *
+flux_transformer_load (const char *dir, fx_backend *b, fx_qtype qtype, fx_home home,
     FluxWeightsCache *cache, FluxProgressFunc progress, gpointer data, GError **error);
 /* A transformer without a file, for the plan backend. */
 FluxTransformer *flux_transformer_new_planned (
-    const FluxConfig *c, fx_backend *b, fx_qtype qtype, GError **error);
+    const FluxConfig *c, fx_backend *b, fx_qtype qtype, fx_home home, GError **error);
 FluxTransformer *flux_transformer_ref (FluxTransformer *self);
 void flux_transformer_unref (FluxTransformer *self);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxTransformer, flux_transformer_unref)
 const FluxConfig *flux_transformer_get_config (FluxTransformer *self);
 fx_backend *flux_transformer_get_backend (FluxTransformer *self);
-gsize flux_transformer_get_bytes (FluxTransformer *self); /* weights on the device */
+gsize flux_transformer_get_bytes (FluxTransformer *self);      /* weights on the device */
+gsize flux_transformer_get_host_bytes (FluxTransformer *self); /* and on the host */
 /* A table of them, "name  MiB" a line. g_free() it. */
 char *flux_transformer_describe (FluxTransformer *self);
 
 /* Adds the adapters (of this model's shape), with their multipliers, to the weights for
  * good; whoever shares the transformer sees it. An error, and nothing done, when a weight
- * is quantised. */
+ * is quantised or on the host. */
 gboolean flux_transformer_merge (
     FluxTransformer *self, FluxLora *const *loras, guint n_loras, GError **error);
 

@@ -81,3 +81,30 @@ fx_set_gemm_plans (fx_backend *b, const void *src, size_t bytes, bool replace)
   FX_TRY (fx_check_pointer ("set_gemm_plans", "src", src));
   return b->ops->set_gemm_plans (b, src, bytes, replace);
 }
+
+static int
+check_fetch (const char *op, int number)
+{
+  return number >= 0 && number < FX_FETCHES
+             ? FX_OK
+             : fx_error (FX_ERR_SHAPE, "%s: number %d of %d", op, number, FX_FETCHES);
+}
+
+int
+fx_fetch (fx_backend *b, int number, void *dst, const void *src, size_t bytes)
+{
+  FX_CHECK_BACKEND ("fetch", b);
+  FX_TRY (check_fetch ("fetch", number));
+  FX_TRY (fx_check_pointer ("fetch", "dst", dst));
+  FX_TRY (fx_check_pointer ("fetch", "src", src));
+  return b->ops->fetch != NULL ? b->ops->fetch (b, number, dst, src, bytes)
+                               : b->ops->upload (b, dst, src, bytes);
+}
+
+int
+fx_fetched (fx_backend *b, int number)
+{
+  FX_CHECK_BACKEND ("fetched", b);
+  FX_TRY (check_fetch ("fetched", number));
+  return b->ops->fetched != NULL ? b->ops->fetched (b, number) : FX_OK;
+}

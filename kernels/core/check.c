@@ -104,6 +104,9 @@ fx_check_weight (const char *op, const fx_weight *w)
         "%s: the weight [%" PRId64 ", %" PRId64 "] has no data", op, w->n, w->k);
   if (w->data == NULL)
     return FX_OK;
+  if (w->home != FX_HOME_DEVICE)
+    return fx_error (FX_ERR_SHAPE,
+        "%s: the weight [%" PRId64 ", %" PRId64 "] is not on the device", op, w->n, w->k);
   FX_TRY (check_dtype (op, w));
   switch (w->qtype) {
     case FX_Q_NONE:

@@ -66,6 +66,8 @@ plan_destroy (fx_backend *b)
   }
 
 /* clang-format off */
+NOTHING (fetch, int number, void *dst, const void *src, size_t bytes)
+NOTHING (fetched, int number)
 NOTHING (expand, fx_mat dst, const fx_weight *w)
 NOTHING (gemm, fx_mat y, fx_mat x, const fx_weight *w, bool beta)
 NOTHING (lora, fx_mat y, fx_mat h, fx_mat x, const fx_lora *l, int n)
@@ -109,6 +111,10 @@ static const fx_ops plan_ops = {
     .download = plan_download,
     .zero = plan_zero,
     .sync = plan_sync,
+    .alloc_host = plan_alloc,
+    .free_host = plan_free,
+    .fetch = plan_fetch,
+    .fetched = plan_fetched,
     .destroy = plan_destroy,
     .expand = plan_expand,
     .gemm = plan_gemm,

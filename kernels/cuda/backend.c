@@ -28,7 +28,25 @@ cuda_free (fx_backend *b, void *p, size_t bytes)
   cudaStreamSynchronize (fxc (b)->queue.stream);
   if (fxc (b)->other.stream != NULL)
     cudaStreamSynchronize (fxc (b)->other.stream);
+  if (fxc (b)->copies != NULL)
+    cudaStreamSynchronize (fxc (b)->copies);
   cudaFree (p);
+}
+
+/* Pages that the device reads by itself. */
+static int
+cuda_alloc_host (fx_backend *b, size_t bytes, void **p)
+{
+  FXC_TRY (fxc (b), cudaHostAlloc (p, bytes > 0 ? bytes : 1, cudaHostAllocDefault));
+  return FX_OK;
+}
+
+static void
+cuda_free_host (fx_backend *b, void *p, size_t bytes)
+{
+  if (fxc (b)->copies != NULL)
+    cudaStreamSynchronize (fxc (b)->copies);
+  cudaFreeHost (p);
 }
 
 /* src is pageable: the call returns when it may be changed again. */
@@ -74,6 +92,7 @@ cuda_destroy (fx_backend *b)
   fxc_biases_free (c);
   fxc_queue_close (&c->queue);
   fxc_queue_close (&c->other);
+  fxc_copies_close (c);
   if (c->forked != NULL)
     cudaEventDestroy (c->forked);
   if (c->done != NULL)
@@ -94,6 +113,10 @@ static const fx_ops ops = {
     .join = fxc_join,
     .get_gemm_plans = fxc_get_gemm_plans,
     .set_gemm_plans = fxc_set_gemm_plans,
+    .alloc_host = cuda_alloc_host,
+    .free_host = cuda_free_host,
+    .fetch = fxc_fetch,
+    .fetched = fxc_fetched,
     .destroy = cuda_destroy,
     .expand = fxc_expand,
     .gemm = fxc_gemm,

@@ -48,6 +48,8 @@ typedef struct {
   fxc_queue other; /* the second of the two while ops go to the first, and the reverse */
   bool on_side;
   cudaEvent_t forked, done; /* made with the second queue */
+  cudaStream_t copies;      /* what is fetched from the host; from its first use on */
+  cudaEvent_t asked, arrived[FX_FETCHES];
   fxc_plans *plans;
   fxc_biases *biases;
 } fx_cuda;
@@ -66,6 +68,9 @@ int fxc_queue_open (fx_cuda *c, fxc_queue *q);
 void fxc_queue_close (fxc_queue *q);
 int fxc_side (fx_backend *b, bool on);
 int fxc_join (fx_backend *b);
+int fxc_fetch (fx_backend *b, int number, void *dst, const void *src, size_t bytes);
+int fxc_fetched (fx_backend *b, int number);
+void fxc_copies_close (fx_cuda *c);
 int fxc_scratch (fx_cuda *c, int which, size_t bytes, void **p);
 
 #define FXC_TRY(c, call)                                                                 \

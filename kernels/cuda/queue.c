@@ -94,3 +94,54 @@ fxc_join (fx_backend *b)
     FXC_TRY (c, cudaStreamWaitEvent (c->queue.stream, c->done, 0));
   return FX_OK;
 }
+
+/* ---- from the host ---- */
+
+static int
+open_copies (fx_cuda *c)
+{
+  if (c->copies != NULL)
+    return FX_OK;
+  if (c->asked == NULL)
+    FXC_TRY (c, cudaEventCreateWithFlags (&c->asked, cudaEventDisableTiming));
+  for (int i = 0; i < FX_FETCHES; i++)
+    if (c->arrived[i] == NULL)
+      FXC_TRY (c, cudaEventCreateWithFlags (&c->arrived[i], cudaEventDisableTiming));
+  FXC_TRY (c, cudaStreamCreateWithFlags (&c->copies, cudaStreamNonBlocking));
+  return FX_OK;
+}
+
+void
+fxc_copies_close (fx_cuda *c)
+{
+  if (c->asked != NULL)
+    cudaEventDestroy (c->asked);
+  for (int i = 0; i < FX_FETCHES; i++)
+    if (c->arrived[i] != NULL)
+      cudaEventDestroy (c->arrived[i]);
+  if (c->copies != NULL)
+    cudaStreamDestroy (c->copies);
+}
+
+int
+fxc_fetch (fx_backend *b, int number, void *dst, const void *src, size_t bytes)
+{
+  fx_cuda *c = fxc (b);
+
+  FX_TRY (open_copies (c));
+  FXC_TRY (c, cudaEventRecord (c->asked, c->queue.stream));
+  FXC_TRY (c, cudaStreamWaitEvent (c->copies, c->asked, 0));
+  FXC_TRY (c, cudaMemcpyAsync (dst, src, bytes, cudaMemcpyHostToDevice, c->copies));
+  FXC_TRY (c, cudaEventRecord (c->arrived[number], c->copies));
+  return FX_OK;
+}
+
+int
+fxc_fetched (fx_backend *b, int number)
+{
+  fx_cuda *c = fxc (b);
+
+  FX_TRY (open_copies (c));
+  FXC_TRY (c, cudaStreamWaitEvent (c->queue.stream, c->arrived[number], 0));
+  return FX_OK;
+}

@@ -31,6 +31,7 @@ typedef struct {
   int repeats; /* optimiser steps, or forward passes */
   int budget;  /* MiB, 0: none */
   gboolean tiny;
+  fx_home home;
 } Case;
 
 static const Case cases[] = {
@@ -42,6 +43,10 @@ static const Case cases[] = {
     {"nf4-recompute-1024x1024", TRAIN, FX_Q_NF4, TRUE, 1024, 1024, 512, 3},
     {"nf4-forward-512x768", FORWARD, FX_Q_NF4, FALSE, 512, 768, 512, 15},
     {"nf4-forward-1024x1024", FORWARD, FX_Q_NF4, FALSE, 1024, 1024, 512, 15},
+    {"nf4-forward-stream-512x768", FORWARD, FX_Q_NF4, FALSE, 512, 768, 512, 15, 0, FALSE,
+        FX_HOME_HOST},
+    {"nf4-forward-stream-1024x1024", FORWARD, FX_Q_NF4, FALSE, 1024, 1024, 512, 15, 0,
+        FALSE, FX_HOME_HOST},
     {"bf16-forward-1024x1024", FORWARD, FX_Q_NONE, FALSE, 1024, 1024, 512, 15},
     {"fp8-stored-512x768-24000", TRAIN, FX_Q_FP8, FALSE, 512, 768, 77, 5, 24000},
     {"fp8-recompute-512x768", TRAIN, FX_Q_FP8, TRUE, 512, 768, 77, 5},
@@ -174,7 +179,7 @@ open_model (Bench *b)
 
   open_backend (b);
   start = g_get_monotonic_time ();
-  t = random_transformer (b->backend, b->c->qtype, b->c->tiny, &error);
+  t = random_transformer (b->backend, b->c->qtype, b->c->home, b->c->tiny, &error);
   check (t != NULL, error);
   b->model = flux_model_new_for (t);
   make_inputs (b);
@@ -196,6 +201,22 @@ train_step (Bench *b)
   for (int i = 0; i < ACCUMULATE; i++)
     sum += losses[i];
   return sum / ACCUMULATE;
+}
+
+/* A word for the bits of the output, which streamed and resident weights share. */
+static guint32
+hash_output (Bench *b)
+{
+  const gsize n = (gsize)b->in.grid_height * (gsize)b->in.grid_width * 64;
+  guint32 words = 2166136261u;
+
+  for (gsize i = 0; i < n; i++) {
+    guint32 bits;
+
+    memcpy (&bits, &b->out[i], sizeof bits);
+    words = (words ^ bits) * 16777619u;
+  }
+  return words;
 }
 
 static double
@@ -458,6 +479,7 @@ run_case (const Case *c, gint64 started, gboolean profile)
   if (c->kind == FORWARD) {
     open_run (&b);
     measure (&b, forward, 1, profile);
+    printf ("%-30s output %08x\n", c->name, hash_output (&b));
     return TRUE;
   }
   if (c->kind == EQUAL)

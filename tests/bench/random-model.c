@@ -14,10 +14,10 @@
 enum { POOL = 1 << 24, PIECE = 1 << 22 /* elements, multiples of 64 */ };
 
 typedef struct {
-  fx_backend *b;
-  float *values; /* [POOL] */
-  guint8 *codes; /* NF4 */
-  guint8 *e4m3;  /* 64 times the values; NULL until it is needed */
+  fx_backend *b, *host; /* for the weights that are there */
+  float *values;        /* [POOL] */
+  guint8 *codes;        /* NF4 */
+  guint8 *e4m3;         /* 64 times the values; NULL until it is needed */
   float *absmax;
   guint16 *bf16;
   float *scaled; /* [PIECE / 64] */
@@ -171,16 +171,10 @@ fill_floats (Pool *p, const fx_weight *w, float deviation)
 }
 
 static int
-fill (Pool *p, const fx_weight *w)
+fill_data (Pool *p, const fx_weight *w)
 {
   const float deviation = (float)(1 / sqrt ((double)w->k));
 
-  if (w->bias != NULL) {
-    g_assert (w->n <= PIECE / FX_NF4_BLOCK);
-    for (gint64 i = 0; i < w->n; i++)
-      p->scaled[i] = 0.02f * p->values[i];
-    FX_TRY (fx_upload (p->b, (void *)w->bias, p->scaled, (gsize)w->n * sizeof (float)));
-  }
   switch (w->qtype) {
     case FX_Q_NF4:
       return fill_4bit (p, w, deviation);
@@ -194,6 +188,25 @@ fill (Pool *p, const fx_weight *w)
     default:
       return fx_error (FX_ERR_UNSUPPORTED, "no random weights of type %d", w->qtype);
   }
+}
+
+static int
+fill (Pool *p, const fx_weight *w)
+{
+  fx_backend *b = p->b;
+  int status;
+
+  if (w->bias != NULL) {
+    g_assert (w->n <= PIECE / FX_NF4_BLOCK);
+    for (gint64 i = 0; i < w->n; i++)
+      p->scaled[i] = 0.02f * p->values[i];
+    FX_TRY (fx_upload (p->b, (void *)w->bias, p->scaled, (gsize)w->n * sizeof (float)));
+  }
+  if (w->home == FX_HOME_HOST)
+    p->b = p->host;
+  status = fill_data (p, w);
+  p->b = b;
+  return status;
 }
 
 static int
@@ -282,7 +295,8 @@ shrink (FluxConfig *c)
 }
 
 FluxTransformer *
-random_transformer (fx_backend *b, fx_qtype qtype, gboolean tiny, GError **error)
+random_transformer (
+    fx_backend *b, fx_qtype qtype, fx_home home, gboolean tiny, GError **error)
 {
   FluxTransformer *t;
   FluxConfig c;
@@ -292,10 +306,11 @@ random_transformer (fx_backend *b, fx_qtype qtype, gboolean tiny, GError **error
   flux_config_init_dev (&c);
   if (tiny)
     shrink (&c);
-  t = flux_transformer_new_planned (&c, b, qtype, error);
+  t = flux_transformer_new_planned (&c, b, qtype, home, error);
   if (t == NULL)
     return NULL;
   pool = pool_new (b);
+  pool->host = t->host_backend;
   status = fill_all (pool, t);
   pool_free (pool);
   if (status != FX_OK) {

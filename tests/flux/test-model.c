@@ -331,7 +331,8 @@ check_broken (
   if (config_from != NULL)
     g_assert_cmpuint (g_string_replace (edited, config_from, config_to, 1), ==, 1);
   g_assert_true (g_file_set_contents (config, edited->str, -1, NULL));
-  g_assert_null (flux_transformer_load (dir, b, FX_Q_NF4, NULL, NULL, NULL, &error));
+  g_assert_null (
+      flux_transformer_load (dir, b, FX_Q_NF4, FX_HOME_DEVICE, NULL, NULL, NULL, &error));
   g_test_message ("%s", error->message);
   g_assert_nonnull (strstr (error->message, message));
   g_unlink (weights);

@@ -55,7 +55,7 @@ test_weights_of_flux_dev (void)
   FluxConfig c;
 
   flux_config_init_dev (&c);
-  t = flux_transformer_new_planned (&c, b, FX_Q_NF4, &error);
+  t = flux_transformer_new_planned (&c, b, FX_Q_NF4, FX_HOME_DEVICE, &error);
   g_assert_no_error (error);
   table = flux_transformer_describe (t);
   g_test_message ("%s", table);
@@ -97,7 +97,7 @@ check_step (fx_dtype compute)
   gsize bytes = 0;
 
   flux_config_init_dev (&c);
-  t = flux_transformer_new_planned (&c, b, FX_Q_NF4, &error);
+  t = flux_transformer_new_planned (&c, b, FX_Q_NF4, FX_HOME_DEVICE, &error);
   g_assert_no_error (error);
   lora = flux_lora_new (&c, b, 4, 4, "attention", TRUE, &error);
   test_micro_init (&micro, &c, 0, 512 / 16, 768 / 16, DEV_TEXT);
@@ -142,7 +142,7 @@ test_the_ladder_is_in_order (void)
   FluxConfig c;
 
   flux_config_init_dev (&c);
-  t = flux_transformer_new_planned (&c, b, FX_Q_NF4_DOUBLE, &error);
+  t = flux_transformer_new_planned (&c, b, FX_Q_NF4_DOUBLE, FX_HOME_DEVICE, &error);
   lora = flux_lora_new (&c, b, 4, 4, "attention", TRUE, &error);
   g_assert_no_error (error);
   for (int i = 0; i < 3; i++) {
@@ -173,7 +173,7 @@ test_plan_equals_what_is_taken (void)
   for (guint q = 0; q < G_N_ELEMENTS (qtypes); q++) {
     g_autoptr (FluxTransformer) loaded = test_load (dir, cpu, qtypes[q]);
     g_autoptr (FluxTransformer) planned = flux_transformer_new_planned (
-        flux_transformer_get_config (loaded), plan, qtypes[q], &error);
+        flux_transformer_get_config (loaded), plan, qtypes[q], FX_HOME_DEVICE, &error);
     g_assert_no_error (error);
     g_assert_cmpuint (
         flux_transformer_get_bytes (planned), ==, flux_transformer_get_bytes (loaded));

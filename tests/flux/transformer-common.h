@@ -38,7 +38,8 @@ static inline FluxTransformer *
 test_load (const char *dir, fx_backend *b, fx_qtype qtype)
 {
   g_autoptr (GError) error = NULL;
-  FluxTransformer *t = flux_transformer_load (dir, b, qtype, NULL, NULL, NULL, &error);
+  FluxTransformer *t =
+      flux_transformer_load (dir, b, qtype, FX_HOME_DEVICE, NULL, NULL, NULL, &error);
 
   g_assert_no_error (error);
   return t;

@@ -17,8 +17,8 @@ parity_base (Parity *p, ParityBase which, GError **error)
           "there is no '%s'", stored);
     else
       p->bases[which] = flux_transformer_load (dir, p->backend,
-          which == PARITY_BASE_FLOAT ? FX_Q_NONE : FX_Q_NF4, NULL, NULL, NULL,
-          &p->base_errors[which]);
+          which == PARITY_BASE_FLOAT ? FX_Q_NONE : FX_Q_NF4, FX_HOME_DEVICE, NULL, NULL,
+          NULL, &p->base_errors[which]);
   }
   if (p->bases[which] == NULL && error != NULL)
     *error = g_error_copy (p->base_errors[which]);

@@ -39,6 +39,9 @@ test_shapes (void)
   expect (fx_gemm (b, y, none, &w, false), FX_ERR_SHAPE, "gemm: x");
   expect (fx_gemm (b, y, x, NULL, false), FX_ERR_SHAPE, "gemm: no weight");
   expect (fx_gemm (NULL, y, x, &w, false), FX_ERR_SHAPE, "no backend");
+  w.home = FX_HOME_HOST;
+  expect (fx_gemm (b, y, x, &w, false), FX_ERR_SHAPE, "is not on the device");
+  w.home = FX_HOME_DEVICE;
   w.qtype = FX_Q_NF4;
   expect (fx_gemm (b, y, x, &w, false), FX_ERR_SHAPE, "absmax of the NF4 weight is NULL");
   w.k = 32;
@@ -143,6 +146,37 @@ test_plan (void)
   fx_backend_free (b);
 }
 
+/* What follows sees what was fetched. */
+static void
+test_fetch (void)
+{
+  fx_backend *b = fx_cpu_new (1), *host = fx_host_new (b);
+  float values[64], out[64] = {0};
+  fx_arena far_away, near;
+  void *src, *dst;
+
+  for (int i = 0; i < 64; i++)
+    values[i] = (float)i;
+  fx_arena_init (&far_away, host, "far away");
+  fx_arena_init (&near, b, "near");
+  test_ok (fx_arena_reserve (&far_away, sizeof values));
+  test_ok (fx_arena_reserve (&near, sizeof values));
+  test_ok (fx_arena_take (&far_away, sizeof values, &src));
+  test_ok (fx_arena_take (&near, sizeof values, &dst));
+  test_ok (fx_upload (host, src, values, sizeof values));
+  test_ok (fx_fetch (b, FX_FETCHES - 1, dst, src, sizeof values));
+  test_ok (fx_fetched (b, FX_FETCHES - 1));
+  test_ok (fx_download (b, out, dst, sizeof out));
+  g_assert_cmpmem (out, sizeof out, values, sizeof values);
+  expect (fx_fetch (b, FX_FETCHES, dst, src, 4), FX_ERR_SHAPE, "fetch: number 4 of 4");
+  expect (fx_fetched (b, -1), FX_ERR_SHAPE, "fetched: number -1");
+  expect (fx_fetch (b, 0, dst, NULL, 4), FX_ERR_SHAPE, "fetch: src is NULL");
+  fx_arena_clear (&far_away);
+  fx_arena_clear (&near);
+  fx_backend_free (host);
+  fx_backend_free (b);
+}
+
 static void
 test_absent (void)
 {
@@ -207,6 +241,7 @@ main (int argc, char **argv)
   g_test_add_func ("/dispatch/types-that-do-not-go-together", test_types);
   g_test_add_func ("/dispatch/arena", test_arena);
   g_test_add_func ("/dispatch/plan", test_plan);
+  g_test_add_func ("/dispatch/fetch", test_fetch);
   g_test_add_func ("/dispatch/absent-backends", test_absent);
   g_test_add_func ("/dispatch/errors-are-a-thread's-own", test_threads);
   return g_test_run ();
