@@ -18,7 +18,7 @@ struct _GstFluxPainter {
   FluxModel *model;
   FluxSampler *sampler;
   GArray *loras;     /* GstFluxAdapter */
-  FluxLora *lora;    /* the trainer's, not owned, or NULL */
+  FluxLora *lora;    /* a view of the trainer's, or NULL */
   GHashTable *files; /* hf:// location to path, or NULL; not owned */
   GstFluxProgress progress;
   GstFluxProgress opening; /* again, before a picture */
@@ -112,6 +112,8 @@ gst_flux_painter_set_loras (GstFluxPainter *self, const gchar *loras, gdouble sc
 
     flux_lora_set_multiplier (a->lora, (float)(a->scale * scale));
   }
+  if (self->lora != NULL)
+    flux_lora_set_multiplier (self->lora, (float)scale);
   flux_model_unlock (self->model);
   return ok;
 }
@@ -206,10 +208,10 @@ gst_flux_painter_new_shared (GstElement *element, FluxModel *model, const gchar 
   GstFluxPainter *self = painter_new (element, may_go_on, data);
 
   self->model = flux_model_ref (model);
-  self->lora = lora;
+  self->lora = flux_lora_new_view (lora);
   self->sampler = flux_sampler_new (model, dir, text_qtype, error);
   if (self->sampler != NULL &&
-      flux_sampler_set_loras (self->sampler, &self->lora, self->lora != NULL, error)) {
+      flux_sampler_set_loras (self->sampler, &self->lora, 1, error)) {
     flux_sampler_set_cache (self->sampler, cache);
     return self;
   }
@@ -227,6 +229,7 @@ void
 gst_flux_painter_free (GstFluxPainter *self)
 {
   g_clear_pointer (&self->sampler, flux_sampler_free);
+  flux_lora_free (self->lora);
   /* The adapters' memory is the backend's. */
   if (self->model != NULL)
     flux_model_lock (self->model);

@@ -20,15 +20,16 @@ typedef gboolean (*GstFluxPainterFunc) (gpointer data);
 GstFluxPainter *
 gst_flux_painter_new (GstElement *element, const FluxModelKey *key, fx_qtype text_qtype,
     gboolean own, GstFluxPainterFunc may_go_on, gpointer data, GError **error);
-/* The same on a model that is loaded, with one more adapter, which is not owned. */
+/* The same on a model that is loaded, with one more adapter: a trainer's, which must
+ * outlive it and is only read. */
 GstFluxPainter *gst_flux_painter_new_shared (GstElement *element, FluxModel *model,
     const gchar *dir, fx_qtype text_qtype, FluxWeightsCache *cache, FluxLora *lora,
     GstFluxPainterFunc may_go_on, gpointer data, GError **error);
 void gst_flux_painter_free (GstFluxPainter *self);
 
 /* The adapters from the next picture on: "a.safetensors:0.8,b.safetensors", a scale after
- * the last colon, or NULL; scale multiplies all of them. Those that are loaded stay, the
- * base is not touched. strict: see flux_lora_read(). */
+ * the last colon, or NULL; scale multiplies all of them, and the trainer's. Those that
+ * are loaded stay, the base is not touched. strict: see flux_lora_read(). */
 gboolean gst_flux_painter_set_loras (GstFluxPainter *self, const gchar *loras,
     gdouble scale, gboolean strict, GError **error);
 

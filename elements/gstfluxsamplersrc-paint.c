@@ -211,12 +211,13 @@ open_painter (GstFluxSamplerSrc *self, const GstFluxOffer *offer, GError **error
 
 static void
 announce (GstFluxSamplerSrc *self, const FluxSampleRequest *r, const gchar *loras,
-    const GstFluxOffer *offer)
+    gdouble scale, const GstFluxOffer *offer)
 {
   GstStructure *s = gst_structure_new ("flux-sample", "prompt", G_TYPE_STRING, r->prompt,
       "seed", G_TYPE_UINT64, r->seed, "frame", G_TYPE_UINT64, self->frame, "width",
       G_TYPE_INT, r->width, "height", G_TYPE_INT, r->height, "steps", G_TYPE_INT,
-      r->steps, "guidance", G_TYPE_DOUBLE, r->guidance, NULL);
+      r->steps, "guidance", G_TYPE_DOUBLE, r->guidance, "lora-scale", G_TYPE_DOUBLE,
+      scale, NULL);
   gchar *comment = g_strdup_printf (
       "seed=%" G_GUINT64_FORMAT " steps=%d guidance=%g", r->seed, r->steps, r->guidance);
   gchar *step = NULL;
@@ -281,17 +282,15 @@ merge_loras (GstFluxSamplerSrc *self, const gchar *loras, gdouble scale, GError 
 
 /* Adapters and scales as they are set now. */
 static gboolean
-update_loras (GstFluxSamplerSrc *self, gchar **loras, GError **error)
+update_loras (GstFluxSamplerSrc *self, gchar **loras, gdouble *scale, GError **error)
 {
-  gdouble scale;
-
   GST_OBJECT_LOCK (self);
   *loras = g_strdup (self->loras);
-  scale = self->lora_scale;
+  *scale = self->lora_scale;
   GST_OBJECT_UNLOCK (self);
   if (self->merge)
-    return merge_loras (self, *loras, scale, error);
-  return gst_flux_painter_set_loras (self->painter, *loras, scale, self->strict, error);
+    return merge_loras (self, *loras, *scale, error);
+  return gst_flux_painter_set_loras (self->painter, *loras, *scale, self->strict, error);
 }
 
 static GstBuffer *
@@ -302,8 +301,9 @@ paint (GstFluxSamplerSrc *self, const GstFluxOffer *offer, GError **error)
   FluxSampleRequest request;
   g_autofree gchar *loras = NULL;
   gchar *prompt;
+  gdouble scale;
 
-  if (!open_painter (self, offer, error) || !update_loras (self, &loras, error))
+  if (!open_painter (self, offer, error) || !update_loras (self, &loras, &scale, error))
     return NULL;
   fill_request (self, &request, &prompt);
   buffer = gst_buffer_new_allocate (NULL, GST_VIDEO_INFO_SIZE (&self->video), NULL);
@@ -321,7 +321,7 @@ paint (GstFluxSamplerSrc *self, const GstFluxOffer *offer, GError **error)
           (guint)GST_VIDEO_INFO_PLANE_STRIDE (&self->video, 0));
     gst_buffer_unmap (buffer, &map);
     if (ok)
-      announce (self, &request, loras, offer);
+      announce (self, &request, loras, scale, offer);
     else
       gst_clear_buffer (&buffer);
   }

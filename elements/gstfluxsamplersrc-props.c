@@ -238,7 +238,8 @@ install_model (GObjectClass *klass)
           NULL, GST_FLUX_PARAM_PLAYING));
   g_object_class_install_property (klass, PROP_LORA_SCALE,
       g_param_spec_double ("lora-scale", "LoRA Scale",
-          "Multiplies the scales in loras, from the next picture on (factor, any)",
+          "Multiplies the scales in loras, and in a preview the trained adapter's: 0 is "
+          "without it; from the next picture on (factor, any)",
           -G_MAXFLOAT, G_MAXFLOAT, 1, GST_FLUX_PARAM_PLAYING | GST_PARAM_CONTROLLABLE));
   g_object_class_install_property (klass, PROP_STRICT, gst_flux_param_spec_strict ());
   g_object_class_install_property (klass, PROP_MERGE,

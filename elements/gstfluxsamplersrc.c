@@ -17,11 +17,14 @@
  * not) comes along: pictures by the resident model with the adapter as it is, at the
  * first step and every that many steps. The source is live then, all pictures have the
  * same seed, and EOS comes when training ends. Training waits for a picture, and is not
- * changed by it in any bit.
+ * changed by it in any bit. `prompt`, `seed`, `steps`, `guidance`, `loras` and
+ * `lora-scale` may change while it runs; a `lora-scale` of 0 shows the model without the
+ * adapter.
  *
  * ## Messages
  * `flux-sample`, an element message for each picture: `prompt` (string), `seed`
- * (guint64), `frame` (guint64), `width`, `height`, `steps` (gint), `guidance` (gdouble);
+ * (guint64), `frame` (guint64), `width`, `height`, `steps` (gint), `guidance`,
+ * `lora-scale` (gdouble);
  * in a preview also `step` (guint64), the training step. The same goes downstream as
  * tags: description (the prompt) and comment.
  *

@@ -7,6 +7,7 @@
 G_BEGIN_DECLS
 
 struct _FluxLora {
+  const FluxLora *of; /* whose parameters a view shares, or NULL */
   FluxConfig config;
   fx_backend *backend;
   FluxLoraSlot *slots;

@@ -1,6 +1,7 @@
 /* flux/transformer/lora.c: adapters in memory. SPDX-License-Identifier:
  * LGPL-2.1-or-later */
 #include <math.h>
+#include <string.h>
 
 #include "flux/error.h"
 #include "flux/transformer/lora-private.h"
@@ -131,12 +132,28 @@ flux_lora_new (const FluxConfig *c, fx_backend *b, int rank, float alpha,
   return flux_lora_build (c, b, ranks, alphas, with_gradients, error);
 }
 
+FluxLora *
+flux_lora_new_view (const FluxLora *of)
+{
+  FluxLora *self = g_memdup2 (of, sizeof *of);
+
+  self->of = of;
+  self->slots = g_memdup2 (of->slots, of->n_slots * sizeof *of->slots);
+  self->modules = g_memdup2 (of->modules, of->n_slots * sizeof *of->modules);
+  self->alphas = g_memdup2 (of->alphas, of->n_slots * sizeof *of->alphas);
+  self->tensors = g_memdup2 (of->tensors, of->n_tensors * sizeof *of->tensors);
+  memset (&self->gradients, 0, sizeof self->gradients);
+  point_modules (self);
+  return self;
+}
+
 void
 flux_lora_free (FluxLora *self)
 {
   if (self == NULL)
     return;
-  fx_arena_clear (&self->parameters);
+  if (self->of == NULL)
+    fx_arena_clear (&self->parameters);
   fx_arena_clear (&self->gradients);
   g_free (self->slots);
   g_free (self->modules);

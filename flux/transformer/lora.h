@@ -40,6 +40,9 @@ typedef struct {
  * error naming it. */
 FluxLora *flux_lora_new (const FluxConfig *c, fx_backend *b, int rank, float alpha,
     const char *targets, gboolean with_gradients, GError **error);
+/* The parameters of `of`, which must outlive it, as they are at any time: with a
+ * multiplier of its own and without gradients. */
+FluxLora *flux_lora_new_view (const FluxLora *of);
 void flux_lora_free (FluxLora *self);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxLora, flux_lora_free)
 

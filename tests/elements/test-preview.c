@@ -81,42 +81,114 @@ on_picture (GstElement *sink, GstBuffer *buffer, GstPad *pad, gpointer data)
     g_free (copy);
 }
 
-/* What it shows is the adapter of that step: the picture of the last one is the one that
- * the file gives. */
-static void
-test_shows_adapter (void)
+/* What may change while it runs does, before each picture, in the preview's thread. */
+static GstBusSyncReply
+change_preview (GstBus *bus, GstMessage *message, gpointer data)
 {
+  const GstStructure *s = gst_message_get_structure (message);
+  GHashTable *seen = data;
+  guint64 frame;
+
+  if (GST_MESSAGE_TYPE (message) != GST_MESSAGE_ELEMENT ||
+      !gst_structure_has_name (s, "flux-sample") ||
+      !gst_structure_get_uint64 (s, "frame", &frame))
+    return GST_BUS_PASS;
+  g_hash_table_add (seen, gst_structure_to_string (s));
+  g_object_set (GST_MESSAGE_SRC (message), "prompt", frame % 2 == 0 ? "fox" : "owl",
+      "seed", frame + 1, "lora-scale", 0.5 * (gdouble)(frame % 4), NULL);
+  return GST_BUS_PASS;
+}
+
+/* Nor does it matter what they ask for. */
+static void
+test_changes_while_playing (void)
+{
+  g_autoptr (GHashTable) seen =
+      g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL);
   TestRun run;
-  Seen seen = {0}, after = {0};
-  GstElement *sink;
+  gdouble scale;
 
   begin ();
+  train ("epochs=-1", "max-steps=6", at ("a.safetensors"));
+  init_with_preview (
+      &run, "epochs=-1", "max-steps=6", at ("b.safetensors"), "every-steps=1");
+  gst_bus_set_sync_handler (run.bus, change_preview, seen, NULL);
+  test_run_all (&run);
+  gst_bus_set_sync_handler (run.bus, NULL, NULL, NULL);
+  for (guint i = 0, n = 0; i < run.messages->len; i++) {
+    const GstStructure *s = g_ptr_array_index (run.messages, i);
+    guint64 seed;
+
+    if (!gst_structure_has_name (s, "flux-sample"))
+      continue;
+    g_assert_true (gst_structure_get (
+        s, "seed", G_TYPE_UINT64, &seed, "lora-scale", G_TYPE_DOUBLE, &scale, NULL));
+    g_assert_cmpstr (gst_structure_get_string (s, "prompt"), ==,
+        n == 0       ? "apple"
+        : n % 2 == 1 ? "fox"
+                     : "owl");
+    g_assert_cmpuint (seed, ==, n);
+    g_assert_cmpfloat (scale, ==, n == 0 ? 1 : 0.5 * ((n - 1) % 4));
+    n++;
+  }
+  g_assert_cmpuint (g_hash_table_size (seen), ==, 7);
+  test_run_clear (&run);
+  test_same_file (at ("a.safetensors"), at ("b.safetensors"));
+  end ();
+}
+
+/* The pictures of a pipeline whose end is this line; it is run to its end. */
+static void G_GNUC_PRINTF (2, 3) collect (Seen *seen, const gchar *format, ...)
+{
+  va_list args;
+  gchar *line;
+  TestRun run;
+  GstElement *sink;
+
+  va_start (args, format);
+  line = g_strdup_vprintf (format, args);
+  va_end (args);
   test_run_init (&run,
+      "%s ! video/x-raw,width=64,height=48 ! queue ! fakesink name=show "
+      "signal-handoffs=true",
+      line);
+  sink = gst_bin_get_by_name (GST_BIN (run.pipeline), "show");
+  g_signal_connect (sink, "handoff", G_CALLBACK (on_picture), seen);
+  gst_object_unref (sink);
+  test_run_all (&run);
+  test_run_clear (&run);
+  g_free (line);
+}
+
+static void
+forget (Seen *seen)
+{
+  for (guint i = 0; i < seen->n; i++)
+    g_bytes_unref (seen->pictures[i]);
+}
+
+/* What it shows is the adapter of that step, at its scale: the picture of the last one is
+ * the one that the file gives, and at 0 the model's own, which is that of step 0. */
+static void
+test_shows_adapter (gconstpointer data)
+{
+  const gchar *scale = data;
+  Seen seen = {0}, after = {0};
+
+  begin ();
+  collect (&seen,
       "fluxcachesrc location=%s ! fluxtrainsink model=%s location=%s learning-rate=0.03 "
-      "max-steps=4 " PREVIEW "text-quantization=none every-steps=4 ! "
-      "video/x-raw,width=64,height=48 ! queue ! fakesink name=show signal-handoffs=true",
-      cache, model, at ("a.safetensors"));
-  sink = gst_bin_get_by_name (GST_BIN (run.pipeline), "show");
-  g_signal_connect (sink, "handoff", G_CALLBACK (on_picture), &seen);
-  gst_object_unref (sink);
-  test_run_all (&run);
-  test_run_clear (&run);
-  test_run_init (&run,
-      PREVIEW "text-quantization=none model=%s loras=%s num-buffers=1 ! "
-              "video/x-raw,width=64,height=48 ! fakesink name=show signal-handoffs=true",
-      model, at ("a.safetensors"));
-  sink = gst_bin_get_by_name (GST_BIN (run.pipeline), "show");
-  g_signal_connect (sink, "handoff", G_CALLBACK (on_picture), &after);
-  gst_object_unref (sink);
-  test_run_all (&run);
-  test_run_clear (&run);
+      "max-steps=4 " PREVIEW "text-quantization=none every-steps=4 lora-scale=%s",
+      cache, model, at ("a.safetensors"), scale);
+  collect (&after, PREVIEW "text-quantization=none model=%s loras=%s:%s num-buffers=1",
+      model, at ("a.safetensors"), scale);
   g_assert_cmpuint (seen.n, ==, 2);
   g_assert_cmpuint (after.n, ==, 1);
-  g_assert_false (g_bytes_equal (seen.pictures[0], seen.pictures[1]));
   g_assert_true (g_bytes_equal (seen.pictures[1], after.pictures[0]));
-  for (guint i = 0; i < 2; i++)
-    g_bytes_unref (seen.pictures[i]);
-  g_bytes_unref (after.pictures[0]);
+  g_assert_cmpint (
+      g_bytes_equal (seen.pictures[0], seen.pictures[1]), ==, strcmp (scale, "0") == 0);
+  forget (&seen);
+  forget (&after);
   end ();
 }
 
@@ -265,7 +337,10 @@ add_tests (void)
 {
   g_test_add_data_func ("/preview/same-result/one-shot", "", test_same_result);
   g_test_add_data_func ("/preview/same-result/stream", "epochs=-1", test_same_result);
-  g_test_add_func ("/preview/shows-adapter", test_shows_adapter);
+  g_test_add_func ("/preview/changes-while-playing", test_changes_while_playing);
+  g_test_add_data_func ("/preview/shows-adapter/whole", "1", test_shows_adapter);
+  g_test_add_data_func ("/preview/shows-adapter/half", "0.5", test_shows_adapter);
+  g_test_add_data_func ("/preview/shows-adapter/none", "0", test_shows_adapter);
   g_test_add_func ("/preview/ends-before", test_ends_before);
   g_test_add_func ("/preview/states", test_states);
   g_test_add_func ("/preview/training-fails", test_training_fails);

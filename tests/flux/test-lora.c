@@ -120,6 +120,27 @@ test_tensors_are_padded_and_in_order (Fixture *f, gconstpointer data)
   g_assert_cmpuint (flux_lora_n_parameters (lora), ==, sum);
 }
 
+/* A view has the adapter's own values, and no way to change the adapter. */
+static void
+test_view (Fixture *f, gconstpointer data)
+{
+  g_autoptr (GError) error = NULL;
+  g_autoptr (FluxLora) lora = flux_lora_new (&f->c, f->b, 4, 6, "to_q", TRUE, &error);
+  g_autoptr (FluxLora) view = flux_lora_new_view (lora);
+  guint n = 0, slot = flux_lora_get_tensors (lora, &n)[0].slot;
+  const fx_lora *own = flux_lora_module (lora, slot),
+                *seen = flux_lora_module (view, slot);
+
+  g_assert_no_error (error);
+  flux_lora_set_multiplier (view, 0.5f);
+  g_assert_true (seen->a == own->a && seen->b == own->b);
+  g_assert_null (seen->da);
+  g_assert_null (seen->db);
+  g_assert_null (flux_lora_gradients (view));
+  g_assert_cmpfloat (seen->scale, ==, 0.75f);
+  g_assert_cmpfloat (own->scale, ==, 1.5f);
+}
+
 static void
 test_targets (Fixture *f, gconstpointer data)
 {
@@ -482,7 +503,8 @@ main (int argc, char **argv)
     const char *name;
     void (*func) (Fixture *, gconstpointer);
   } tests[] = {{"tensors-are-padded-and-in-order", test_tensors_are_padded_and_in_order},
-      {"targets", test_targets}, {"rank-out-of-range", test_rank_out_of_range},
+      {"view", test_view}, {"targets", test_targets},
+      {"rank-out-of-range", test_rank_out_of_range},
       {"gaussian-init", test_gaussian_init}, {"multiplier", test_multiplier},
       {"round-trip", test_round_trip},
       {"saved-file-is-diffusers", test_saved_file_is_diffusers},
