@@ -49,6 +49,7 @@ struct _GstFluxModelSrc {
   FluxPlain *tensors;
   guint next;
   guint64 bytes_sent, bytes_total;
+  gboolean failed; /* an error has been posted while streaming */
   GstFluxProgress progress;
 };
 
@@ -149,6 +150,7 @@ start (GstFluxModelSrc *self)
   GError *error = NULL;
 
   self->next = 0;
+  self->failed = FALSE;
   self->bytes_sent = self->bytes_total = 0;
   gst_flux_progress_init (&self->progress, GST_ELEMENT (self), "weights", NULL);
   if (open_model (self, &error))
@@ -171,6 +173,25 @@ gst_flux_model_src_change_state (GstElement *element, GstStateChange transition)
   if (transition == GST_STATE_CHANGE_PAUSED_TO_READY || ret == GST_STATE_CHANGE_FAILURE)
     close_model (self);
   return ret;
+}
+
+static void
+fail (GstFluxModelSrc *self, GError *error)
+{
+  self->failed = TRUE;
+  gst_flux_post_error (self, error);
+}
+
+/* The base class sends EOS after an error too, which a sink would take for the end of a
+ * model that is too short. */
+static GstPadProbeReturn
+drop_eos (GstPad *pad, GstPadProbeInfo *info, gpointer data)
+{
+  const GstEvent *event = GST_PAD_PROBE_INFO_EVENT (info);
+
+  return ((GstFluxModelSrc *)data)->failed && GST_EVENT_TYPE (event) == GST_EVENT_EOS
+             ? GST_PAD_PROBE_DROP
+             : GST_PAD_PROBE_OK;
 }
 
 /* As stored when that is taken, else expanded. Sends what will come. */
@@ -203,7 +224,7 @@ gst_flux_model_src_negotiate (GstBaseSrc *base)
       expand ? flux_config_text_plain (self->config) : g_strdup (self->config);
   if (self->tensors == NULL) {
     g_free (weights.config);
-    gst_flux_post_error (self, error);
+    fail (self, error);
     return FALSE;
   }
   weights.tensors = flux_plain_get_infos (self->tensors);
@@ -229,7 +250,7 @@ gst_flux_model_src_create (GstPushSrc *push, GstBuffer **buffer)
   info = infos->pdata[self->next];
   bytes = flux_plain_read (self->tensors, self->next, &error);
   if (bytes == NULL) {
-    gst_flux_post_error (self, error);
+    fail (self, error);
     return GST_FLOW_ERROR;
   }
   *buffer = gst_flux_weight_buffer_new (info, bytes);
@@ -304,4 +325,6 @@ static void
 gst_flux_model_src_init (GstFluxModelSrc *self)
 {
   gst_base_src_set_format (GST_BASE_SRC (self), GST_FORMAT_TIME);
+  gst_pad_add_probe (
+      GST_BASE_SRC_PAD (self), GST_PAD_PROBE_TYPE_EVENT_DOWNSTREAM, drop_eos, self, NULL);
 }

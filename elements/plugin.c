@@ -14,6 +14,7 @@
 #include "elements/gstfluxlorafuse.h"
 #include "elements/gstfluxmodelsink.h"
 #include "elements/gstfluxmodelsrc.h"
+#include "elements/gstfluxquantize.h"
 #include "elements/gstfluxsamplemeta.h"
 #include "elements/gstfluxsamplersrc.h"
 #include "elements/gstfluxtrainsink.h"
@@ -36,6 +37,7 @@ plugin_init (GstPlugin *plugin)
   ok &= GST_ELEMENT_REGISTER (fluxlorafuse, plugin);
   ok &= GST_ELEMENT_REGISTER (fluxmodelsink, plugin);
   ok &= GST_ELEMENT_REGISTER (fluxmodelsrc, plugin);
+  ok &= GST_ELEMENT_REGISTER (fluxquantize, plugin);
   ok &= GST_ELEMENT_REGISTER (fluxsamplersrc, plugin);
   ok &= GST_ELEMENT_REGISTER (fluxtrainsink, plugin);
   ok &= GST_ELEMENT_REGISTER (fluxvaeenc, plugin);

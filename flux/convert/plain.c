@@ -76,6 +76,9 @@ find_stored (FluxPlain *self, const FluxTensor *t, GHashTable *hidden, FluxStore
     shape[1] = t->dims[1];
     hide (self, hidden, prefix, ".SCB");
     hide (self, hidden, prefix, ".weight_format");
+  } else if (t->dtype == FX_E4M3 && t->n_dims == 2) {
+    shape[0] = t->dims[0];
+    shape[1] = t->dims[1];
   } else {
     return TRUE;
   }
@@ -200,7 +203,7 @@ expand (const Entry *e, const FluxTensorInfo *info, GError **error)
 {
   const FluxStored *stored = &e->stored;
   const gint64 elements = (gint64)info->n_elements;
-  const gint64 piece = MIN (elements, MAX (1, PIECE / stored->k) * stored->k);
+  const gint64 piece = MIN (elements, MAX (1, PIECE / MAX (1, stored->k)) * stored->k);
   /* A multiple of 64 too: 4-bit rows are. */
   const gsize size = fx_dtype_size (info->dtype);
   g_autofree float *values = g_new (float, (gsize)piece);

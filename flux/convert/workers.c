@@ -133,6 +133,9 @@ flux_workers_run (FluxWorkers *self, const FluxTensorInfo *info, FluxPieceFunc f
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_NUMERIC,
         "The tensor '%s' has NaN or Inf: the model is broken, or a scale too large.",
         info->name);
+  else if (job.status == FLUX_PIECE_TOO_LARGE)
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_NUMERIC,
+        "The tensor '%s' has values that the new type cannot hold.", info->name);
   else
     g_set_error (error, FLUX_ERROR,
         job.status == FX_ERR_MEMORY ? FLUX_ERROR_NO_SPACE : FLUX_ERROR_DEVICE,

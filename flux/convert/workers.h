@@ -15,8 +15,8 @@ typedef struct {
   float *values;       /* [count] of this thread's scratch */
 } FluxPiece;
 
-/* Returns an fx_status, or this one. */
-enum { FLUX_PIECE_NOT_FINITE = -100 };
+/* Returns an fx_status, or one of these. */
+enum { FLUX_PIECE_NOT_FINITE = -100, FLUX_PIECE_TOO_LARGE = -101 };
 typedef int (*FluxPieceFunc) (const FluxPiece *piece, gpointer data);
 
 /* A thread a core. */

@@ -27,6 +27,10 @@ flux_tensor_read (const FluxTensor *t, gint64 first, gint64 count, float *out)
     memcpy (out, src, (gsize)count * size);
     return;
   }
+  if (t->dtype == FX_E4M3) {
+    fx_convert (out, FX_F32, src, FX_E4M3, (gsize)count);
+    return;
+  }
   for (gint64 i = 0; i < count; i++) {
     guint16 v;
     memcpy (&v, src + 2 * i, 2);
@@ -208,6 +212,33 @@ find_int8 (FluxStored *self, FluxSafetensors *file, const char *prefix, GError *
   return self->absmax != NULL;
 }
 
+/* 8-bit floats are read when they have no scales: a value times a scale that is not known
+ * of would be a wrong weight. */
+static gboolean
+find_floats (FluxStored *self, FluxSafetensors *file, const char *prefix, GError **error)
+{
+  static const char *const scales[] = {
+      ".scale_weight", ".weight_scale", ".weight_scale_inv"};
+  const FluxTensor *t = self->weight;
+  g_autofree char *what = NULL;
+
+  for (guint i = 0; t->dtype == FX_E4M3 && i < G_N_ELEMENTS (scales); i++) {
+    g_autofree char *name = g_strconcat (prefix, scales[i], NULL);
+
+    if (flux_safetensors_lookup (file, name) != NULL)
+      return wrong (error, file, name,
+          "is a scale of 8-bit floats, which are read without scales only");
+  }
+  if (t->dtype == FX_E4M3 || flux_tensor_is_float (t)) {
+    self->dtype = t->dtype == FX_E4M3 ? FX_BF16 : t->dtype;
+    return TRUE;
+  }
+  what = g_strdup_printf ("has type %s without a bitsandbytes quant_state; weights are "
+                          "read as F32, BF16, F16, F8_E4M3, bitsandbytes nf4 or int8",
+      fx_dtype_name (t->dtype));
+  return wrong (error, file, t->name, what);
+}
+
 gboolean
 flux_stored_find (FluxSafetensors *file, const char *prefix, gint64 n, gint64 k,
     FluxStored *out, GError **error)
@@ -228,21 +259,15 @@ flux_stored_find (FluxSafetensors *file, const char *prefix, gint64 n, gint64 k,
     if (!find_int8 (&self, file, prefix, error))
       return FALSE;
   } else {
-    g_autofree char *what = NULL;
     /* Missing or of another shape: the error is made there. */
-    if (self.weight == NULL || flux_tensor_is_float (self.weight)) {
+    if (self.weight == NULL || self.weight->dtype == FX_E4M3 ||
+        flux_tensor_is_float (self.weight)) {
       self.weight = flux_safetensors_require (file, name, error, 2, n, k);
       if (self.weight == NULL)
         return FALSE;
     }
-    if (!flux_tensor_is_float (self.weight)) {
-      what =
-          g_strdup_printf ("has type %s without a bitsandbytes quant_state; weights are "
-                           "read as F32, BF16, F16, bitsandbytes nf4 or int8",
-              fx_dtype_name (self.weight->dtype));
-      return wrong (error, file, name, what);
-    }
-    self.dtype = self.weight->dtype;
+    if (!find_floats (&self, file, prefix, error))
+      return FALSE;
   }
   *out = self;
   return TRUE;

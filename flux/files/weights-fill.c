@@ -117,7 +117,7 @@ fill_floats (FluxLoader *self, const fx_weight *w, gint64 row, const FluxStored 
   g_autofree float *values = NULL;
   g_autofree guint8 *converted = NULL;
 
-  if (part->kind == FLUX_STORED_FLOAT && part->dtype == w->dtype)
+  if (part->kind == FLUX_STORED_FLOAT && part->weight->dtype == w->dtype)
     return upload (self, w, dst, part->weight->data, (gsize)elements * size, name, error);
   values = g_new (float, (gsize)piece);
   if (w->dtype != FX_F32)

@@ -216,6 +216,9 @@ fx_convert (void *dst, fx_dtype dst_type, const void *src, fx_dtype src_type, si
   } else if (src_type == FX_E4M3 && dst_type == FX_F32) {
     for (size_t i = 0; i < n; i++)
       ((float *)dst)[i] = e4m3_to_f32 (((const uint8_t *)src)[i]);
+  } else if (src_type == FX_F32 && dst_type == FX_E4M3) {
+    for (size_t i = 0; i < n; i++)
+      ((uint8_t *)dst)[i] = f32_to_e4m3 (((const float *)src)[i]);
   } else {
     for (size_t i = 0; i < n; i++)
       store (dst, dst_type, i, load (src, src_type, i));

@@ -16,7 +16,7 @@ test_registered (void)
   GList *list = features ();
   const gchar *names[] = {"fluxdatasetsrc", "fluximagedec", "fluximagecrop", "fluxvaeenc",
       "fluxembed", "fluxcachesink", "fluxcachesrc", "fluxtrainsink", "fluxsamplersrc",
-      "fluxmodelsrc", "fluxlorafuse", "fluxmodelsink"};
+      "fluxmodelsrc", "fluxlorafuse", "fluxquantize", "fluxmodelsink"};
 
   g_assert_nonnull (list);
   for (guint i = 0; i < G_N_ELEMENTS (names); i++) {

@@ -121,7 +121,9 @@ test_wrong_floats_are_named (void)
   bench_add (&bench, "f.weight", FX_F32, 2, 2, 64, x);
   bench_add (&bench, "f.bias", FX_I32, 1, 2, 0, x);
   bench_add (&bench, "i.weight", FX_I32, 2, 2, 64, x);
-  bench_add (&bench, "e.weight", FX_E4M3, 2, 2, 64, x);
+  bench_add (&bench, "e.weight", FX_E5M2, 2, 2, 64, x);
+  bench_add (&bench, "s.weight", FX_E4M3, 2, 2, 64, x);
+  bench_add (&bench, "s.scale_weight", FX_F32, 1, 1, 0, x);
   bench_add (&bench, "b.weight", FX_I8, 2, 2, 64, x);
   bench_open (&bench, FX_Q_NONE);
 #define REFUSED(call, part)                                                              \
@@ -134,7 +136,9 @@ test_wrong_floats_are_named (void)
   REFUSED (flux_load_linear (&bench.loader, "f", 2, 64, TRUE, &w, &error), "f.bias");
   REFUSED (flux_load_linear (&bench.loader, "f", 64, 2, FALSE, &w, &error), "f.weight");
   REFUSED (flux_load_linear (&bench.loader, "i", 2, 64, FALSE, &w, &error), "i.weight");
-  REFUSED (flux_load_linear (&bench.loader, "e", 2, 64, FALSE, &w, &error), "F8_E4M3");
+  REFUSED (flux_load_linear (&bench.loader, "e", 2, 64, FALSE, &w, &error), "F8_E5M2");
+  REFUSED (
+      flux_load_linear (&bench.loader, "s", 2, 64, FALSE, &w, &error), "s.scale_weight");
   REFUSED (flux_load_linear (&bench.loader, "b", 2, 64, FALSE, &w, &error), "b.SCB");
   REFUSED (flux_load_linear (&bench.loader, "n", 2, 64, FALSE, &w, &error), "n.weight");
   REFUSED (flux_load_vector (&bench.loader, "f.bias", 2, &v, &error), "f.bias");

@@ -22,7 +22,7 @@ offers () {
   done
 }
 
-offers 'gst-flux ' train sample embed cache train-preview pull push '!--log'
+offers 'gst-flux ' train sample embed cache train-preview fuse pull push '!--log'
 offers 'gst-flux tr' train train-preview '!sample'
 offers 'gst-flux -' --log --version --help '!train'
 for option in $("${GST_FLUX:-gst-flux}" --help | grep -oE -- '--[a-z-]+'); do
