@@ -14,6 +14,7 @@
 static const GFlagsValue formats[] = {
     {FLUX_REPORT_JSONL, "A file with a line of JSON a step", "jsonl"},
     {FLUX_REPORT_TENSORBOARD, "An event file of TensorBoard", "tensorboard"},
+    {FLUX_REPORT_WANDB, "A folder that wandb sync uploads", "wandb"},
     {0, NULL, NULL},
 };
 
@@ -50,6 +51,24 @@ reports_folder (GstFluxTrainSink *self)
     return g_build_filename (self->location, "reports", NULL);
   beside = g_path_get_dirname (self->location);
   return g_build_filename (beside, "reports", NULL);
+}
+
+/* What is trained has the name of its file, or of the folder of a file that is always
+ * called the same. */
+static gchar *
+run_name (GstFluxTrainSink *self)
+{
+  g_autofree gchar *path = gst_flux_train_sink_get_lora_path (self);
+  gchar *name = g_path_get_basename (path);
+
+  if (strcmp (name, FLUX_LORA_FILE) == 0) {
+    g_autofree gchar *folder = g_path_get_dirname (path);
+
+    g_free (name);
+    return g_path_get_basename (folder);
+  }
+  name[strlen (name) - strlen (".safetensors")] = '\0';
+  return name;
 }
 
 gboolean
@@ -130,7 +149,7 @@ static gboolean
 start_report (GstFluxTrainSink *self, GError **error)
 {
   FluxReportConfig config = {0};
-  g_autofree gchar *folder = NULL;
+  g_autofree gchar *folder = NULL, *name = NULL;
   GArray *settings;
 
   if (self->report_to == 0)
@@ -138,7 +157,9 @@ start_report (GstFluxTrainSink *self, GError **error)
   folder = reports_folder (self);
   settings = collect_settings (self);
   config.to = (FluxReportTo)self->report_to;
+  name = run_name (self);
   config.folder = folder;
+  config.name = name;
   config.settings = (const FluxReportSetting *)(gpointer)settings->data;
   config.n_settings = settings->len;
   self->report = flux_report_new (&config, error);

@@ -42,7 +42,7 @@
  * `step` (guint64), `loss` (gdouble, over the same triples each time), `triples` (guint).
  *
  * `flux-report`, once for each format that `report-to` names: `format` (string), and
- * `location` (string: a file).
+ * `location` (string: a file; of wandb, the folder of the run).
  *
  * `flux-push`, when the adapter is on the Hub: `location` (string: its page).
  *

@@ -2,7 +2,8 @@
  * SPDX-License-Identifier: LGPL-2.1-or-later
  *
  *   report.c       hands events to the formats
- *   jsonl.c, tensorboard.c   a format each
+ *   jsonl.c, tensorboard.c, wandb.c   a format each
+ *   wandb-log.c    the record file of the last
  *   chunk.c        protobuf fields and checksums
  *   file.c         files that only grow
  *   png.c          a picture as PNG */
@@ -40,6 +41,7 @@ typedef struct {
 
 FluxReporter *flux_report_jsonl_new (const FluxReportRun *run, GError **error);
 FluxReporter *flux_report_tensorboard_new (const FluxReportRun *run, GError **error);
+FluxReporter *flux_report_wandb_new (const FluxReportRun *run, GError **error);
 
 /* ---- file.c ---- */
 
@@ -53,6 +55,21 @@ gboolean flux_report_file_open (FluxReportFile *self, const char *path, GError *
 gboolean flux_report_file_write (
     FluxReportFile *self, gconstpointer data, gsize length, GError **error);
 void flux_report_file_close (FluxReportFile *self);
+
+/* ---- wandb-log.c ---- */
+
+typedef struct {
+  FluxReportFile file;
+  guint64 length;
+  gboolean torn; /* a write failed halfway: nothing more is appended */
+} FluxWandbLog;
+
+/* As flux_report_file_open(). */
+gboolean flux_wandb_log_open (FluxWandbLog *self, const char *path, GError **error);
+/* record: a protobuf message, not empty. */
+gboolean
+flux_wandb_log_append (FluxWandbLog *self, const GByteArray *record, GError **error);
+void flux_wandb_log_close (FluxWandbLog *self);
 
 /* ---- chunk.c: protobuf's wire format ---- */
 
@@ -71,6 +88,17 @@ guint32
 flux_report_crc (guint32 polynomial, guint32 crc, gconstpointer data, gsize length);
 
 /* ---- report.c ---- */
+
+typedef struct {
+  const char *name; /* group/name */
+  double value;
+} FluxReportScalar;
+
+#define FLUX_REPORT_N_SCALARS 8
+#define FLUX_REPORT_PAIRED_LOSS "train/paired_loss"
+/* What a step is made of, in dashboards. Returns the number of scalars. */
+guint flux_report_scalars (
+    const FluxReportStep *step, FluxReportScalar scalars[FLUX_REPORT_N_SCALARS]);
 
 /* JSON has no NaN: null. */
 void flux_report_json_number (JsonBuilder *to, const char *name, double value);

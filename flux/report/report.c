@@ -9,7 +9,7 @@
 struct _FluxReport {
   GMutex lock;
   GPtrArray *reporters; /* FluxReporter */
-  char *locations[2];
+  char *locations[3];
 };
 
 /* ---- JSON ---- */
@@ -47,6 +47,29 @@ flux_report_json_step (JsonBuilder *to, const FluxReportStep *s)
   }
   if (s->memory > 0)
     add_integer (to, "memory_bytes", s->memory);
+}
+
+/* ---- scalars ---- */
+
+guint
+flux_report_scalars (
+    const FluxReportStep *s, FluxReportScalar scalars[FLUX_REPORT_N_SCALARS])
+{
+  guint n = 0;
+
+  scalars[n++] = (FluxReportScalar){"train/loss", s->loss};
+  scalars[n++] = (FluxReportScalar){"train/learning_rate", s->learning_rate};
+  scalars[n++] = (FluxReportScalar){"train/grad_norm", s->grad_norm};
+  scalars[n++] = (FluxReportScalar){"train/epoch", s->epoch};
+  scalars[n++] = (FluxReportScalar){"speed/seconds_per_step", s->seconds};
+  if (s->seconds > 0) {
+    scalars[n++] = (FluxReportScalar){"speed/images_per_second", s->images / s->seconds};
+    scalars[n++] =
+        (FluxReportScalar){"speed/tokens_per_second", (double)s->tokens / s->seconds};
+  }
+  if (s->memory > 0)
+    scalars[n++] = (FluxReportScalar){"memory/gib", (double)s->memory / (1 << 30)};
+  return n;
 }
 
 char *
@@ -89,7 +112,7 @@ FluxReport *
 flux_report_new (const FluxReportConfig *config, GError **error)
 {
   static FluxReporter *(*const make[]) (const FluxReportRun *, GError **) = {
-      flux_report_jsonl_new, flux_report_tensorboard_new};
+      flux_report_jsonl_new, flux_report_tensorboard_new, flux_report_wandb_new};
   FluxReport *self = g_new0 (FluxReport, 1);
   g_autoptr (GDateTime) now = g_date_time_new_now_local ();
   g_autofree char *stamp = g_date_time_format (now, "%Y%m%d_%H%M%S");

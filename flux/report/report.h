@@ -14,6 +14,7 @@ G_BEGIN_DECLS
 typedef enum {
   FLUX_REPORT_JSONL = 1 << 0,       /* a line of JSON a step */
   FLUX_REPORT_TENSORBOARD = 1 << 1, /* an event file */
+  FLUX_REPORT_WANDB = 1 << 2,       /* a folder that `wandb sync` uploads */
 } FluxReportTo;
 
 typedef struct {
@@ -25,6 +26,7 @@ typedef struct {
 typedef struct {
   FluxReportTo to;
   const char *folder; /* made when absent */
+  const char *name;   /* of what is trained, for people; NULL: none */
   const FluxReportSetting *settings;
   guint n_settings;
 } FluxReportConfig;

@@ -96,18 +96,11 @@ static gboolean
 board_step (FluxReporter *base, const FluxReportStep *s, GError **error)
 {
   GByteArray *summary = g_byte_array_new ();
+  FluxReportScalar scalars[FLUX_REPORT_N_SCALARS];
+  guint n = flux_report_scalars (s, scalars);
 
-  add_scalar (summary, "train/loss", s->loss);
-  add_scalar (summary, "train/learning_rate", s->learning_rate);
-  add_scalar (summary, "train/grad_norm", s->grad_norm);
-  add_scalar (summary, "train/epoch", s->epoch);
-  add_scalar (summary, "speed/seconds_per_step", s->seconds);
-  if (s->seconds > 0) {
-    add_scalar (summary, "speed/images_per_second", s->images / s->seconds);
-    add_scalar (summary, "speed/tokens_per_second", (double)s->tokens / s->seconds);
-  }
-  if (s->memory > 0)
-    add_scalar (summary, "memory/gib", (double)s->memory / (1 << 30));
+  for (guint i = 0; i < n; i++)
+    add_scalar (summary, scalars[i].name, scalars[i].value);
   return write_summary ((Board *)base, s->step, summary, error);
 }
 
@@ -116,7 +109,7 @@ board_paired_loss (FluxReporter *base, guint64 step, double loss, GError **error
 {
   GByteArray *summary = g_byte_array_new ();
 
-  add_scalar (summary, "train/paired_loss", loss);
+  add_scalar (summary, FLUX_REPORT_PAIRED_LOSS, loss);
   return write_summary ((Board *)base, step, summary, error);
 }
 

@@ -195,7 +195,7 @@ test_push_token (void)
       "sh -c 'GST_DEBUG_NO_COLOR=1 GST_DEBUG=*:9 G_MESSAGES_DEBUG=all gst-launch-1.0 -v "
       "-m "
       "fluxcachesrc location=%s ! fluxtrainsink model=%s max-steps=2 location=%s "
-      "push-to-hub=" REPO " report-to=jsonl+tensorboard report-dir=%s >%s 2>&1'",
+      "push-to-hub=" REPO " report-to=jsonl+tensorboard+wandb report-dir=%s >%s 2>&1'",
       cache, model, at ("a.safetensors"), at ("reports"), at ("log"));
   g_assert_true (g_spawn_command_line_sync (line, NULL, NULL, &status, NULL));
   g_assert_cmpint (status, ==, 0);

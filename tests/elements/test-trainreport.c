@@ -22,11 +22,11 @@ static void
 test_files (void)
 {
   TestRun run;
-  gchar *text, *folder_of, **lines;
+  gchar *text, *folder_of, *config, **lines;
 
   begin ();
   train ("", "max-steps=3", at ("a.safetensors"));
-  init (&run, "", "max-steps=3 meter-triples=2 report-to=jsonl+tensorboard",
+  init (&run, "", "max-steps=3 meter-triples=2 report-to=jsonl+tensorboard+wandb",
       at ("b.safetensors"));
   test_run_all (&run);
   g_assert_nonnull (location_of (&run, "jsonl"));
@@ -40,6 +40,9 @@ test_files (void)
   g_assert_nonnull (strstr (lines[3], "\"step\":3"));
   g_assert_nonnull (strstr (lines[4], "\"paired_loss\""));
   g_assert_true (exists (location_of (&run, "tensorboard")));
+  config = g_build_filename (location_of (&run, "wandb"), "files/config.yaml", NULL);
+  g_assert_true (exists (config));
+  g_free (config);
   g_strfreev (lines);
   g_free (text);
   g_free (folder_of);
@@ -53,13 +56,14 @@ static void
 test_pictures (void)
 {
   TestRun run;
+  GDir *pictures;
   gchar *text;
   gsize length;
 
   begin ();
   test_run_init (&run,
       "fluxcachesrc location=%s ! fluxtrainsink model=%s location=%s max-steps=2 "
-      "report-to=tensorboard report-dir=%s fluxsamplersrc prompt=apple steps=2 "
+      "report-to=tensorboard+wandb report-dir=%s fluxsamplersrc prompt=apple steps=2 "
       "max-sequence-length=32 every-steps=2 ! video/x-raw,width=64,height=48 ! queue ! "
       "fakesink sync=false",
       cache, model, at ("a.safetensors"), at ("elsewhere"));
@@ -71,6 +75,12 @@ test_pictures (void)
     if (text[i] == 0)
       text[i] = 1; /* the tag is looked for among bytes */
   g_assert_nonnull (g_strstr_len (text, (gssize)length, "samples/apple"));
+  g_free (text);
+  text =
+      g_build_filename (location_of (&run, "wandb"), "files/media/images/samples", NULL);
+  pictures = g_dir_open (text, 0, NULL);
+  g_assert_true (g_str_has_prefix (g_dir_read_name (pictures), "apple_"));
+  g_dir_close (pictures);
   g_free (text);
   test_run_clear (&run);
   end ();

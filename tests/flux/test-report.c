@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <glib/gstdio.h>
 #include <json-glib/json-glib.h>
+#include <math.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -160,17 +161,111 @@ test_tensorboard (void)
   g_free (path);
 }
 
+/* The bytes of records, which blocks may cut; torn: the last one may lack its end. */
+static GPtrArray *
+read_wandb (const char *folder_of_run, gboolean torn)
+{
+  GPtrArray *records =
+      g_ptr_array_new_with_free_func ((GDestroyNotify)g_byte_array_unref);
+  g_autofree char *id = g_strdup (strrchr (folder_of_run, '-') + 1);
+  g_autofree char *path = g_strdup_printf ("%s/run-%s.wandb", folder_of_run, id);
+  g_autofree char *text = NULL;
+  GByteArray *record = NULL;
+  gsize length, at = 7;
+
+  g_assert_true (g_file_get_contents (path, &text, &length, NULL));
+  g_assert_cmpmem (text, 7, ":W&B\xe1\xbe\0", 7);
+  while (at < length) {
+    const guint8 *p = (const guint8 *)text + at;
+    gsize size, room = 32768 - at % 32768;
+
+    if (room < 7) {
+      g_assert_cmpmem (p, room, "\0\0\0\0\0\0\0", room);
+      at += room;
+      continue;
+    }
+    if (torn && (length - at < 7 || at + 7 + (size = p[4] | (gsize)p[5] << 8) > length))
+      break;
+    size = p[4] | (gsize)p[5] << 8;
+    g_assert_cmpuint (7 + size, <=, room);
+    g_assert_cmpuint (at + 7 + size, <=, length);
+    g_assert_cmphex (le32 (p), ==, flux_report_crc (0xedb88320u, 0, p + 6, 1 + size));
+    g_assert_true ((record == NULL) == (p[6] == 1 || p[6] == 2));
+    if (record == NULL)
+      record = g_byte_array_new ();
+    g_byte_array_append (record, p + 7, (guint)size);
+    if (p[6] == 1 || p[6] == 4)
+      g_ptr_array_add (records, g_steal_pointer (&record));
+    at += 7 + size;
+  }
+  g_assert_true (torn ? at < length : at == length && record == NULL);
+  g_clear_pointer (&record, g_byte_array_unref);
+  return records;
+}
+
+/* Whether that record, of those that read_wandb() gave, has these bytes. */
+static gboolean
+has (GPtrArray *records, guint i, const char *words)
+{
+  GByteArray *r = g_ptr_array_index (records, i);
+
+  return memmem (r->data, r->len, words, strlen (words)) != NULL;
+}
+
+static void
+test_wandb (void)
+{
+  static const guint8 rgb[2 * 8] = {255, 0, 0, 0, 255, 0, 9, 9, 0, 0, 255, 1, 2, 3, 9, 9};
+  g_autofree char *prompt = g_strnfill (70000, 'a'), *path = NULL;
+  FluxReportPicture picture = {1, prompt, rgb, 2, 2, 8};
+  GError *error = NULL;
+  FluxReport *r = open_report (FLUX_REPORT_WANDB, &error);
+  FluxReportStep s = step_of (2);
+  GPtrArray *records;
+
+  g_assert_no_error (error);
+  path = g_strdup (flux_report_get_location (r, FLUX_REPORT_WANDB));
+  g_assert_nonnull (strstr (path, "/wandb/offline-run-"));
+  g_assert_true (flux_report_paired_loss (r, 0, 0.75, &error));
+  g_assert_true (flux_report_step (r, &s, &error));
+  s.loss = NAN;
+  g_assert_true (flux_report_step (r, &s, &error));
+  g_assert_true (flux_report_picture (r, &picture, &error));
+  /* What a kill leaves here is whole. */
+  records = read_wandb (path, FALSE);
+  g_assert_cmpuint (records->len, ==, 14);
+  g_ptr_array_unref (records);
+  flux_report_free (r, TRUE);
+  records = read_wandb (path, FALSE);
+  g_assert_cmpuint (records->len, ==, 16); /* summary, exit */
+  g_assert_true (has (records, 1, "\"tiny \\\"quoted\\\"\""));
+  g_assert_true (has (records, 5,
+      "train/paired_loss\x82\x01\x04"
+      "0.75"));
+  g_assert_true (has (records, 7,
+      "train/loss\x82\x01\x03"
+      "0.5"));
+  g_assert_true (has (records, 9, "train/loss\x82\x01\x05\"NaN\""));
+  g_assert_true (has (records, 12, prompt));
+  g_assert_true (has (records, 15, "\x92\x01\x04\x08")); /* exit, of code 0 */
+  g_ptr_array_unref (records);
+}
+
 /* One message, and the other formats go on. */
 static void
 test_full_disk (void)
 {
   struct rlimit before, small;
   GError *error = NULL;
-  FluxReport *r = open_report (FLUX_REPORT_JSONL | FLUX_REPORT_TENSORBOARD, &error);
+  FluxReport *r = open_report (
+      FLUX_REPORT_JSONL | FLUX_REPORT_TENSORBOARD | FLUX_REPORT_WANDB, &error);
+  g_autofree char *wandb = NULL;
   FluxReportStep s = step_of (1);
   guint failures = 0;
+  GPtrArray *records;
 
   g_assert_no_error (error);
+  wandb = g_strdup (flux_report_get_location (r, FLUX_REPORT_WANDB));
   signal (SIGXFSZ, SIG_IGN);
   getrlimit (RLIMIT_FSIZE, &before);
   small = before;
@@ -183,8 +278,12 @@ test_full_disk (void)
       g_clear_error (&error);
     }
   setrlimit (RLIMIT_FSIZE, &before);
-  g_assert_cmpuint (failures, ==, 2);
+  g_assert_cmpuint (failures, ==, 3);
   flux_report_free (r, TRUE);
+  /* Nothing stands behind half a record, where no reader comes to. */
+  records = read_wandb (wandb, TRUE);
+  g_assert_cmpuint (records->len, >=, 5);
+  g_ptr_array_unref (records);
 }
 
 static void
@@ -202,6 +301,9 @@ test_unwritable (void)
   g_assert_null (open_report (FLUX_REPORT_TENSORBOARD, &error));
   g_assert_error (error, FLUX_ERROR, FLUX_ERROR_WRITE);
   g_clear_error (&error);
+  g_assert_null (open_report (FLUX_REPORT_WANDB, &error));
+  g_assert_error (error, FLUX_ERROR, FLUX_ERROR_WRITE);
+  g_clear_error (&error);
   g_free (folder);
   folder = kept;
   g_free (file);
@@ -217,6 +319,7 @@ main (int argc, char **argv)
   g_test_add_func ("/report/checksums", test_checksums);
   g_test_add_func ("/report/jsonl", test_jsonl);
   g_test_add_func ("/report/tensorboard", test_tensorboard);
+  g_test_add_func ("/report/wandb", test_wandb);
   g_test_add_func ("/report/full-disk", test_full_disk);
   g_test_add_func ("/report/unwritable", test_unwritable);
   status = g_test_run ();
