@@ -162,6 +162,21 @@ static const struct {
     [FLUX_ERROR_CANCELLED] = {"cancelled", 0, 0, 0},
 };
 
+/* The fields of an error's details; three more where a device's memory is short. */
+static GstStructure *
+error_details (const GError *error, const gchar *nick)
+{
+  GstStructure *s =
+      gst_structure_new ("details", "flux-error", G_TYPE_STRING, nick, NULL);
+  guint64 needed, available;
+  const gchar *hint;
+
+  if (flux_error_get_room (error, &needed, &available, &hint))
+    gst_structure_set (s, "needed-bytes", G_TYPE_UINT64, needed, "free-bytes",
+        G_TYPE_UINT64, available, "hint", G_TYPE_STRING, hint, NULL);
+  return s;
+}
+
 void
 gst_flux_post_message (GstElement *element, GstMessageType type, GError *error,
     const gchar *file, const gchar *function, gint line)
@@ -185,7 +200,7 @@ gst_flux_post_message (GstElement *element, GstMessageType type, GError *error,
     debug = g_strdup_printf ("%s %d", g_quark_to_string (error->domain), error->code);
     gst_element_message_full_with_details (element, type, domain, code,
         g_strdup (error->message), debug, file, function, line,
-        gst_structure_new ("details", "flux-error", G_TYPE_STRING, nick, NULL));
+        error_details (error, nick));
   }
   g_error_free (error);
 }

@@ -47,7 +47,8 @@ GParamSpec *gst_flux_param_spec_strict (void);        /* initially TRUE */
 fx_backend *gst_flux_backend_new (const gchar *device, fx_dtype compute, GError **error);
 
 /* Posts error as a GST_MESSAGE_ERROR with the domain and code that fit it, and the field
- * "flux-error" (FluxError's nick) in its details; takes error. FLUX_ERROR_CANCELLED is
+ * "flux-error" (FluxError's nick) in its details, with "needed-bytes", "free-bytes" and
+ * "hint" when a device has too little memory; takes error. FLUX_ERROR_CANCELLED is
  * not posted: somebody asked for it. */
 #define gst_flux_post_error(element, error)                                              \
   gst_flux_post_message (GST_ELEMENT_CAST (element), GST_MESSAGE_ERROR, error, __FILE__, \

@@ -182,17 +182,38 @@ check_offer (GstFluxSamplerSrc *self, const GstFluxOffer *offer, GError **error)
   return TRUE;
 }
 
+static FluxModelKey
+model_key (GstFluxSamplerSrc *self)
+{
+  return (FluxModelKey){.path = self->path,
+      .qtype = self->quantization,
+      .compute = self->compute_dtype,
+      .cache = self->cache,
+      .offload = self->offload};
+}
+
+static gboolean
+has_room (fx_backend *b, gpointer data, GError **error)
+{
+  GstFluxSamplerSrc *self = data;
+  const FluxModelKey key = model_key (self);
+
+  return flux_sampler_check_room (b, &key, GST_VIDEO_INFO_WIDTH (&self->video),
+      GST_VIDEO_INFO_HEIGHT (&self->video), (int)self->max_sequence_length, error);
+}
+
 static gboolean
 open_painter (GstFluxSamplerSrc *self, const GstFluxOffer *offer, GError **error)
 {
-  FluxModelKey key = {
-      self->path, self->quantization, self->compute_dtype, 0, NULL, self->offload};
+  FluxModelKey key;
 
   if (self->painter != NULL)
     return TRUE;
   if (self->cache == NULL)
     self->cache = flux_weights_cache_new (self->weights_cache);
-  key.cache = self->cache;
+  key = model_key (self);
+  key.room = has_room;
+  key.room_data = self;
   if (offer != NULL) {
     if (check_offer (self, offer, error))
       self->painter = gst_flux_painter_new_shared (GST_ELEMENT (self), offer->model,

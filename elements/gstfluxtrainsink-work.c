@@ -79,11 +79,51 @@ open_progress (const char *what, gint percent, gpointer data)
          gst_flux_progress_update (what, percent, &self->opening);
 }
 
+/* The largest sample that is held, in tokens. */
+static void
+largest_sample (GstFluxTrainSink *self, gint *text_tokens, gint *image_tokens)
+{
+  *text_tokens = *image_tokens = 1;
+  for (guint i = 0; i < self->held->len; i++) {
+    FluxSample *s = g_array_index (self->held, GstFluxHeldSample, i).sample;
+
+    *text_tokens = MAX (*text_tokens, s->text_tokens);
+    *image_tokens = MAX (*image_tokens, s->width / 2 * (s->height / 2));
+  }
+}
+
+static FluxTrainConfig
+train_config (GstFluxTrainSink *self)
+{
+  FluxTrainConfig config = self->train;
+
+  config.targets = self->targets;
+  config.budget = (guint64)self->vram_budget << 20;
+  config.vae_scaling = self->vae.scaling_factor;
+  config.vae_shift = self->vae.shift_factor;
+  return config;
+}
+
+static gboolean
+has_room (fx_backend *b, gpointer data, GError **error)
+{
+  GstFluxTrainSink *self = data;
+  const FluxTrainConfig config = train_config (self);
+  gint text_tokens, image_tokens;
+
+  largest_sample (self, &text_tokens, &image_tokens);
+  return flux_trainer_check_room (b, self->path, (fx_qtype)self->quantization, &config,
+      text_tokens, image_tokens, error);
+}
+
 static gboolean
 open_base (GstFluxTrainSink *self, GError **error)
 {
-  FluxModelKey key = {
-      self->path, (fx_qtype)self->quantization, (fx_dtype)self->compute_dtype, 0, NULL};
+  FluxModelKey key = {.path = self->path,
+      .qtype = (fx_qtype)self->quantization,
+      .compute = (fx_dtype)self->compute_dtype,
+      .room = has_room,
+      .room_data = self};
   g_autoptr (FluxWeightsCache) cache = flux_weights_cache_new (self->weights_cache);
   GError *failure = NULL;
 
@@ -145,19 +185,10 @@ check_steps_left (GstFluxTrainSink *self)
 static gboolean
 open_trainer (GstFluxTrainSink *self, GError **error)
 {
-  FluxTrainConfig config = self->train;
-  gint text_tokens = 1, image_tokens = 1;
+  const FluxTrainConfig config = train_config (self);
+  gint text_tokens, image_tokens;
 
-  for (guint i = 0; i < self->held->len; i++) {
-    FluxSample *s = g_array_index (self->held, GstFluxHeldSample, i).sample;
-
-    text_tokens = MAX (text_tokens, s->text_tokens);
-    image_tokens = MAX (image_tokens, s->width / 2 * (s->height / 2));
-  }
-  config.targets = self->targets;
-  config.budget = (guint64)self->vram_budget << 20;
-  config.vae_scaling = self->vae.scaling_factor;
-  config.vae_shift = self->vae.shift_factor;
+  largest_sample (self, &text_tokens, &image_tokens);
   self->trainer =
       flux_trainer_new (self->base, &config, text_tokens, image_tokens, error);
   if (self->trainer == NULL)

@@ -2,13 +2,62 @@
 #include "flux/error.h"
 
 #include <errno.h>
+#include <math.h>
 
 #include "kernels/fx.h"
 
-GQuark
-flux_error_quark (void)
+typedef struct {
+  guint64 needed, available;
+  char *hint; /* NULL: nothing is said of memory */
+} FluxErrorPrivate;
+
+static void
+flux_error_private_init (FluxErrorPrivate *self)
 {
-  return g_quark_from_static_string ("flux-error");
+}
+
+static void
+flux_error_private_copy (const FluxErrorPrivate *from, FluxErrorPrivate *to)
+{
+  *to = *from;
+  to->hint = g_strdup (from->hint);
+}
+
+static void
+flux_error_private_clear (FluxErrorPrivate *self)
+{
+  g_free (self->hint);
+}
+
+G_DEFINE_EXTENDED_ERROR (FluxError, flux_error)
+
+void
+flux_error_no_room (GError **error, const char *what, guint64 needed, guint64 available,
+    const char *source, const char *hint)
+{
+  GError *e = g_error_new (FLUX_ERROR, FLUX_ERROR_NO_SPACE,
+      "%s takes at least %.0f MiB of the device's memory, and %.0f MiB are %s: %s.", what,
+      ceil ((double)needed / (1 << 20)), floor ((double)available / (1 << 20)), source,
+      hint);
+  FluxErrorPrivate *room = flux_error_get_private (e);
+
+  *room = (FluxErrorPrivate){needed, available, g_strdup (hint)};
+  g_propagate_error (error, e);
+}
+
+gboolean
+flux_error_get_room (
+    const GError *error, guint64 *needed, guint64 *available, const char **hint)
+{
+  const FluxErrorPrivate *room =
+      error->domain == FLUX_ERROR ? flux_error_get_private (error) : NULL;
+
+  if (room == NULL || room->hint == NULL)
+    return FALSE;
+  *needed = room->needed;
+  *available = room->available;
+  *hint = room->hint;
+  return TRUE;
 }
 
 void

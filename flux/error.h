@@ -26,6 +26,15 @@ typedef enum {
 
 GQuark flux_error_quark (void);
 
+/* FLUX_ERROR_NO_SPACE about the memory of a device: "WHAT takes at least N MiB of the
+ * device's memory, and M MiB are SOURCE: HINT." */
+void flux_error_no_room (GError **error, const char *what, guint64 needed,
+    guint64 available, const char *source, const char *hint);
+/* What such an error says, in bytes and words, which are the error's; FALSE for any other
+ * error. */
+gboolean flux_error_get_room (
+    const GError *error, guint64 *needed, guint64 *available, const char **hint);
+
 /* Sets error from a failing kernels/ call: fx_error_message() of this thread after
  * `what`. */
 void flux_error_from_fx (GError **error, int status, const char *what);

@@ -169,6 +169,7 @@ load (const FluxModelKey *key, fx_backend *b, const char *name, const char *fing
   self->offload = key->offload;
   self->cache = key->cache;
   if (!flux_config_read (key->path, &self->config, error) ||
+      (key->room != NULL && !key->room (b, key->room_data, error)) ||
       (key->offload != FLUX_OFFLOAD_MODEL &&
           !flux_model_open_weights (self, progress, data, error)))
     g_clear_pointer (&self, model_free);

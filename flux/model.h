@@ -33,6 +33,10 @@ typedef enum {
                        */
 } FluxOffload;
 
+/* Whether there is room on b for a model and what is to be done with it; FALSE with
+ * *error set. */
+typedef gboolean (*FluxRoomFunc) (fx_backend *b, gpointer data, GError **error);
+
 typedef struct {
   const char *path; /* model folder */
   fx_qtype qtype;
@@ -41,6 +45,9 @@ typedef struct {
   FluxWeightsCache
       *cache; /* for quantised weights, or NULL; not part of the identity; borrowed */
   FluxOffload offload;
+  FluxRoomFunc
+      room; /* asked before weights are read, or NULL; not part of the identity */
+  gpointer room_data;
 } FluxModelKey;
 
 /* Loads, or gives another reference to what is already loaded. Blocks. With

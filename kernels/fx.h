@@ -183,6 +183,8 @@ typedef struct {
   int (*download) (fx_backend *b, void *dst, const void *src, size_t bytes);
   int (*zero) (fx_backend *b, void *dst, size_t bytes);
   int (*sync) (fx_backend *b);
+  /* Bytes of the device that nobody has taken; NULL where memory is the host's. */
+  int (*free_memory) (fx_backend *b, size_t *bytes);
   /* Two queues; NULL where a backend has one. Between side (true) and side (false) ops go
    * to the second, which starts after all that was asked for before; what follows runs
    * beside them until join. Not nested. */
@@ -467,6 +469,7 @@ int fx_upload (fx_backend *b, void *dst, const void *src, size_t bytes);
 int fx_download (fx_backend *b, void *dst, const void *src, size_t bytes);
 int fx_zero (fx_backend *b, void *dst, size_t bytes);
 int fx_sync (fx_backend *b);
+int fx_free_memory (fx_backend *b, size_t *bytes); /* without the op: SIZE_MAX */
 int fx_side (fx_backend *b, bool on);
 int fx_join (fx_backend *b);
 /* Without the op: no bytes, and FX_ERR_UNSUPPORTED. */

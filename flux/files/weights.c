@@ -123,7 +123,8 @@ count_bytes (FluxLoader *self, gsize bytes, GError **error)
 static gboolean
 is_filling (const FluxLoader *self)
 {
-  return !is_measuring (self) && self->file != NULL && !self->is_cached;
+  return !is_measuring (self) && self->file != NULL && !self->is_planned &&
+         !self->is_cached;
 }
 
 /* NULL is a failure. */

@@ -20,6 +20,7 @@ typedef gboolean (*FluxProgressFunc) (const char *what, gint percent, gpointer d
 
 typedef struct {
   FluxSafetensors *file; /* NULL: no file, sizes are those of BF16 floats (planning) */
+  gboolean is_planned;   /* of the file's tensors only names and shapes are read */
   fx_backend *backend;
   fx_arena *arena;      /* fx_arena.base NULL: measure only */
   fx_arena *host_arena; /* or NULL: of an fx_host_new() */

@@ -38,6 +38,11 @@ typedef gboolean (*FluxSampleFunc) (int step, int steps, gpointer data);
 
 typedef struct _FluxSampler FluxSampler;
 
+/* Whether the transformer of a model folder, not loaded yet, fits on b with what drawing
+ * takes: planned, nothing is read but headers. FALSE with FLUX_ERROR_NO_SPACE and its
+ * bytes (flux_error_get_room()). */
+gboolean flux_sampler_check_room (fx_backend *b, const FluxModelKey *key, int width,
+    int height, int text_tokens, GError **error);
 /* model: shared base; dir: the model folder, for text encoders, VAE and scheduler. */
 FluxSampler *
 flux_sampler_new (FluxModel *model, const char *dir, fx_qtype text_qtype, GError **error);

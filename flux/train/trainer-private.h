@@ -40,6 +40,11 @@ struct _FluxTrainer {
  */
 gboolean flux_trainer_ensure_run (
     FluxTrainer *self, int text_tokens, int image_tokens, guint n, GError **error);
+/* What CUDA takes by itself, 0 elsewhere. */
+gsize flux_trainer_context_bytes (const fx_backend *b);
+/* FLUX_ERROR_NO_SPACE: a run needs more than the budget, or than is free. */
+void flux_trainer_no_room (const FluxTrainConfig *c, gsize needed, gsize available,
+    gboolean is_budget, GError **error);
 /* Buffers of place i for n elements; zero-filled when they are new. */
 FluxPlace *flux_trainer_place (FluxTrainer *self, guint i, gsize n);
 /* Gradients, clipping and update over n trials; names[i] is what errors call the i-th. */

@@ -85,25 +85,44 @@ flux_trainer_free (FluxTrainer *self)
  * 607 MiB on an H100 at 512x768, so a little more is counted; a lean run expands its
  * weights in scratch, the largest of which has 5 dim^2 elements, where another has a
  * second queue's workspace. */
+gsize
+flux_trainer_context_bytes (const fx_backend *b)
+{
+  return strcmp (b->name, "cuda") == 0 ? (gsize)640 << 20 : 0;
+}
+
 static gsize
-context_bytes (FluxTrainer *self)
+own_bytes (FluxTrainer *self)
 {
   const gsize dim = (gsize)flux_config_dim (self->config);
 
-  if (strcmp (self->backend->name, "cuda") != 0)
-    return 0;
-  return ((gsize)640 << 20) +
-         (self->lean ? 5 * dim * dim * fx_dtype_size (self->backend->compute) : 0);
+  return flux_trainer_context_bytes (self->backend) +
+         (self->lean && strcmp (self->backend->name, "cpu") != 0
+                 ? 5 * dim * dim * fx_dtype_size (self->backend->compute)
+                 : 0);
 }
 
 /* What is there beside the run. */
 static gsize
 fixed_bytes (FluxTrainer *self)
 {
-  return context_bytes (self) +
+  return own_bytes (self) +
          flux_transformer_get_bytes (flux_model_get_transformer (self->model)) +
          2 * sizeof (float) * flux_lora_n_flat (self->lora) +
          flux_adam_get_bytes (self->adam);
+}
+
+void
+flux_trainer_no_room (const FluxTrainConfig *c, gsize needed, gsize available,
+    gboolean is_budget, GError **error)
+{
+  g_autofree char *hint = g_strdup_printf (
+      "%s, or use smaller pictures, fewer text tokens%s or quantization=nf4-double",
+      is_budget ? "raise vram-budget" : "end what else uses it",
+      c->recompute ? "" : ", gradient-checkpointing");
+
+  flux_error_no_room (
+      error, "Training", needed, available, is_budget ? "its budget" : "free", hint);
 }
 
 /* A run for n samples at once. Without room it is FLUX_ERROR_NO_SPACE. */
@@ -123,12 +142,7 @@ make_run (FluxTrainer *self, guint n, GError **error)
     bytes += fixed_bytes (self);
   }
   if (bytes > self->c.budget) {
-    g_set_error (error, FLUX_ERROR, FLUX_ERROR_NO_SPACE,
-        "Training takes %.0f MiB, more than the budget of %.0f MiB: raise vram-budget, "
-        "or "
-        "use smaller pictures, fewer text tokens%s or quantization=nf4-double.",
-        (double)bytes / (1 << 20), (double)self->c.budget / (1 << 20),
-        self->c.recompute ? "" : ", gradient-checkpointing");
+    flux_trainer_no_room (&self->c, bytes, self->c.budget, TRUE, error);
     return NULL;
   }
   return flux_run_new (base, mode, self->max_text_tokens, self->max_image_tokens, (int)n,
@@ -148,11 +162,34 @@ spend_the_rest (FluxTrainer *self, GError **error)
       self->run, (guint)((self->c.budget - taken) / block), error);
 }
 
+static guint64
+needed_by (const GError *error)
+{
+  guint64 needed, available;
+  const char *hint;
+
+  return error != NULL && flux_error_get_room (error, &needed, &available, &hint)
+             ? needed
+             : G_MAXUINT64;
+}
+
+/* The one of two refusals that asks for less, b where both say nothing; frees the other.
+ */
+static GError *
+less_of (GError *a, GError *b)
+{
+  GError *more = needed_by (a) < needed_by (b) ? b : a;
+
+  if (more != NULL)
+    g_error_free (more);
+  return more == a ? b : a;
+}
+
 gboolean
 flux_trainer_ensure_run (
     FluxTrainer *self, int text_tokens, int image_tokens, guint n, GError **error)
 {
-  GError *failure = NULL;
+  GError *failure = NULL, *least = NULL;
 
   if (self->run != NULL && text_tokens <= self->max_text_tokens &&
       image_tokens <= self->max_image_tokens && n <= self->wanted_samples)
@@ -166,11 +203,14 @@ flux_trainer_ensure_run (
   while ((self->run = make_run (self, self->at_once, &failure)) == NULL &&
          !(self->at_once == 1 && self->lean) &&
          g_error_matches (failure, FLUX_ERROR, FLUX_ERROR_NO_SPACE)) {
-    g_clear_error (&failure);
+    least = less_of (least, g_steal_pointer (&failure));
     if (self->at_once == 1)
       self->lean = TRUE;
     self->at_once = (self->at_once + 1) / 2;
   }
+  if (g_error_matches (failure, FLUX_ERROR, FLUX_ERROR_NO_SPACE))
+    failure = less_of (g_steal_pointer (&least), failure);
+  g_clear_error (&least);
   if (failure != NULL)
     g_propagate_error (error, failure);
   return self->run != NULL && spend_the_rest (self, error);

@@ -208,17 +208,14 @@ load_from (FluxTransformer *t, FluxLoader *l, fx_home home, GError **error)
   return t;
 }
 
-FluxTransformer *
-flux_transformer_load (const char *dir, fx_backend *b, fx_qtype qtype, fx_home home,
-    FluxWeightsCache *cache, FluxProgressFunc progress, gpointer data, GError **error)
+static FluxTransformer *
+load_file (const char *dir, fx_backend *b, FluxLoader *l, fx_home home, GError **error)
 {
   g_autofree char *sub = g_build_filename (dir, "transformer", NULL);
   g_autoptr (FluxSafetensors) file = NULL;
   FluxConfig config;
-  FluxLoader l = {
-      .qtype = qtype, .cache = cache, .progress = progress, .progress_data = data};
 
-  if (qtype == FX_Q_FP8 && !b->has_fp8) {
+  if (l->qtype == FX_Q_FP8 && !b->has_fp8) {
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
         "quantization=fp8 needs a GPU of compute capability 8.9 or newer (RTX 40, H100) "
         "and bfloat16; choose nf4.");
@@ -229,8 +226,27 @@ flux_transformer_load (const char *dir, fx_backend *b, fx_qtype qtype, fx_home h
   file = flux_safetensors_open (g_file_test (sub, G_FILE_TEST_IS_DIR) ? sub : dir, error);
   if (file == NULL)
     return NULL;
-  l.file = file;
-  return load_from (transformer_new (&config, b), &l, home, error);
+  l->file = file;
+  return load_from (transformer_new (&config, b), l, home, error);
+}
+
+FluxTransformer *
+flux_transformer_load (const char *dir, fx_backend *b, fx_qtype qtype, fx_home home,
+    FluxWeightsCache *cache, FluxProgressFunc progress, gpointer data, GError **error)
+{
+  FluxLoader l = {
+      .qtype = qtype, .cache = cache, .progress = progress, .progress_data = data};
+
+  return load_file (dir, b, &l, home, error);
+}
+
+FluxTransformer *
+flux_transformer_load_planned (
+    const char *dir, fx_backend *b, fx_qtype qtype, fx_home home, GError **error)
+{
+  FluxLoader l = {.qtype = qtype, .is_planned = TRUE};
+
+  return load_file (dir, b, &l, home, error);
 }
 
 FluxTransformer *

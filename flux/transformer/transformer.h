@@ -24,6 +24,9 @@ typedef struct _FluxTransformer FluxTransformer;
 FluxTransformer *
 flux_transformer_load (const char *dir, fx_backend *b, fx_qtype qtype, fx_home home,
     FluxWeightsCache *cache, FluxProgressFunc progress, gpointer data, GError **error);
+/* The same for the plan backend: of the file only names and shapes are read. */
+FluxTransformer *flux_transformer_load_planned (
+    const char *dir, fx_backend *b, fx_qtype qtype, fx_home home, GError **error);
 /* A transformer without a file, for the plan backend. */
 FluxTransformer *flux_transformer_new_planned (
     const FluxConfig *c, fx_backend *b, fx_qtype qtype, fx_home home, GError **error);

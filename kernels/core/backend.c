@@ -48,6 +48,17 @@ fx_sync (fx_backend *b)
   return b->ops->sync (b);
 }
 
+int
+fx_free_memory (fx_backend *b, size_t *bytes)
+{
+  FX_CHECK_BACKEND ("free_memory", b);
+  FX_TRY (fx_check_pointer ("free_memory", "bytes", bytes));
+  if (b->ops->free_memory != NULL)
+    return b->ops->free_memory (b, bytes);
+  *bytes = SIZE_MAX;
+  return FX_OK;
+}
+
 /* A backend with one queue does everything in order. */
 int
 fx_side (fx_backend *b, bool on)

@@ -81,6 +81,15 @@ cuda_sync (fx_backend *b)
   return FX_OK;
 }
 
+static int
+cuda_free_memory (fx_backend *b, size_t *bytes)
+{
+  size_t total;
+
+  FXC_TRY (fxc (b), cudaMemGetInfo (bytes, &total));
+  return FX_OK;
+}
+
 static void
 cuda_destroy (fx_backend *b)
 {
@@ -109,6 +118,7 @@ static const fx_ops ops = {
     .download = cuda_download,
     .zero = cuda_zero,
     .sync = cuda_sync,
+    .free_memory = cuda_free_memory,
     .side = fxc_side,
     .join = fxc_join,
     .get_gemm_plans = fxc_get_gemm_plans,

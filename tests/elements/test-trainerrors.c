@@ -39,6 +39,29 @@ test_bad_settings (void)
   end ();
 }
 
+/* Found before weights are read: the plan is made of the model's headers. */
+static void
+test_budget_too_small (void)
+{
+  guint64 needed = 0, available = 0;
+  TestRun run;
+
+  begin ();
+  init (&run, "", "vram-budget=1", at ("a.safetensors"));
+  expect_error (&run, "raise vram-budget");
+  g_assert_true (run.error_domain == GST_RESOURCE_ERROR);
+  g_assert_cmpint (run.error_code, ==, GST_RESOURCE_ERROR_NO_SPACE_LEFT);
+  g_assert_true (gst_structure_get (run.error_details, "needed-bytes", G_TYPE_UINT64,
+      &needed, "free-bytes", G_TYPE_UINT64, &available, NULL));
+  g_assert_cmpuint (needed, >, available);
+  g_assert_cmpuint (available, ==, 1 << 20);
+  g_assert_nonnull (
+      strstr (gst_structure_get_string (run.error_details, "hint"), "smaller pictures"));
+  test_run_clear (&run);
+  g_assert_false (exists (at ("a.safetensors")));
+  end ();
+}
+
 static void
 expect_no_start (TestRun *run, const gchar *word)
 {
@@ -361,6 +384,7 @@ static void
 add_tests (void)
 {
   g_test_add_func ("/trainsink/bad-settings", test_bad_settings);
+  g_test_add_func ("/trainsink/budget-too-small", test_budget_too_small);
   g_test_add_func ("/trainsink/bad-location", test_bad_location);
   g_test_add_func ("/trainsink/no-samples", test_no_samples);
   g_test_add_func ("/trainsink/other-model", test_other_model);

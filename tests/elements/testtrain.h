@@ -21,7 +21,8 @@ typedef struct {
   GObject *from; /* and its element, not owned */
   gint error_code;
   GQuark error_domain;
-  GPtrArray *messages; /* GstStructure of element messages */
+  GstStructure *error_details; /* or NULL */
+  GPtrArray *messages;         /* GstStructure of element messages */
 } TestRun;
 
 static inline void
@@ -48,7 +49,7 @@ test_run_init (TestRun *run, const gchar *format, ...)
 static inline void
 test_run_note (TestRun *run, GstMessage *message)
 {
-  const GstStructure *s = gst_message_get_structure (message);
+  const GstStructure *s = gst_message_get_structure (message), *details = NULL;
   GError *error = NULL;
 
   switch (GST_MESSAGE_TYPE (message)) {
@@ -59,6 +60,8 @@ test_run_note (TestRun *run, GstMessage *message)
         run->from = G_OBJECT (GST_MESSAGE_SRC (message));
         run->error_code = error->code;
         run->error_domain = error->domain;
+        gst_message_parse_error_details (message, &details);
+        run->error_details = details != NULL ? gst_structure_copy (details) : NULL;
       }
       /* GstBaseSrc and queues add an "Internal data stream error." of their own to
        * whatever stopped them. */
@@ -145,6 +148,7 @@ test_run_clear (TestRun *run)
   gst_object_unref (run->bus);
   gst_object_unref (run->pipeline);
   g_ptr_array_unref (run->messages);
+  g_clear_pointer (&run->error_details, gst_structure_free);
   g_free (run->error);
 }
 
