@@ -3,6 +3,7 @@
 #include "tests/elements/testhub.h"
 
 #define REPO "tests/mucha"
+#define WANDB_KEY "0123456789planted0123456789planted012345"
 
 static void
 push_run_init (TestRun *run, const gchar *properties, guint steps)
@@ -178,10 +179,13 @@ test_push_stopped (void)
   teardown ();
 }
 
-/* Nothing that can be switched on says the token. */
+/* Neither logs at their most, nor messages, reports, the cache or what is pushed say a
+ * token, of a run that pulls and pushes. */
 static void
 test_push_token (void)
 {
+  static const gchar *const pushed[] = {
+      "README.md", "pytorch_lora_weights.safetensors", "loss.png", "samples/1.png"};
   gchar *program = find_gst_launch (), *line, *log;
   gint status;
 
@@ -191,24 +195,40 @@ test_push_token (void)
   }
   g_free (program);
   setup ();
+  g_setenv ("WANDB_API_KEY", WANDB_KEY, TRUE);
   line = g_strdup_printf (
       "sh -c 'GST_DEBUG_NO_COLOR=1 GST_DEBUG=*:9 G_MESSAGES_DEBUG=all gst-launch-1.0 -v "
       "-m "
-      "fluxcachesrc location=%s ! fluxtrainsink model=%s max-steps=2 location=%s "
-      "push-to-hub=" REPO " report-to=jsonl+tensorboard+wandb report-dir=%s >%s 2>&1'",
-      cache, model, at ("a.safetensors"), at ("reports"), at ("log"));
+      "fluxcachesrc location=%s ! fluxtrainsink model=" MODEL " max-steps=2 location=%s "
+      "push-to-hub=" REPO " report-to=jsonl+tensorboard+wandb report-dir=%s "
+      "fluxsamplersrc every-steps=2 prompt=fox " FAST
+      " ! video/x-raw,width=64,height=48 ! fakesink >%s 2>&1'",
+      cache, at ("a.safetensors"), at ("reports"), at ("log"));
   g_assert_true (g_spawn_command_line_sync (line, NULL, NULL, &status, NULL));
   g_assert_cmpint (status, ==, 0);
   g_assert_nonnull (test_hub_find (hub, REPO, "README.md"));
   g_assert_cmpuint (test_hub_count (hub, TOKEN), >, 0);
   g_free (line);
-  line = g_strdup_printf ("grep -rqF " TOKEN " %s", folder);
+  for (guint i = 0; i < G_N_ELEMENTS (pushed); i++) {
+    const TestHubFile *file = test_hub_find (hub, REPO, pushed[i]);
+    gsize n;
+    gconstpointer bytes;
+
+    g_assert_nonnull (file);
+    bytes = g_bytes_get_data (file->bytes, &n);
+    g_assert_null (memmem (bytes, n, TOKEN, strlen (TOKEN)));
+    g_assert_null (memmem (bytes, n, WANDB_KEY, strlen (WANDB_KEY)));
+  }
+  line = g_strdup_printf ("grep -rqF -e " TOKEN " -e " WANDB_KEY " %s", folder);
   g_assert_true (g_spawn_command_line_sync (line, NULL, NULL, &status, NULL));
   g_assert_true (WIFEXITED (status) && WEXITSTATUS (status) == 1);
   g_assert_true (g_file_get_contents (at ("log"), &log, NULL, NULL));
   g_assert_nonnull (strstr (log, "flux-push"));
+  g_assert_nonnull (strstr (log, "tensorboard report: "));
+  g_assert_nonnull (strstr (log, "wandb report: "));
   g_free (log);
   g_free (line);
+  g_unsetenv ("WANDB_API_KEY");
   teardown ();
 }
 
