@@ -151,12 +151,13 @@ parse_next (SoupMessageHeaders *headers, GUri *base)
   const char *link = soup_message_headers_get_list (headers, "Link");
   const char *open = link != NULL ? strchr (link, '<') : NULL;
   const char *close = open != NULL ? strchr (open, '>') : NULL;
-  g_autofree char *text = NULL;
+  g_autofree char *text = NULL, *from = NULL;
 
   if (close == NULL || strstr (close, "rel=\"next\"") == NULL)
     return NULL;
   text = g_strndup (open + 1, (gsize)(close - open - 1));
-  return g_uri_resolve_relative (g_uri_to_string (base), text, SOUP_HTTP_URI_FLAGS, NULL);
+  from = g_uri_to_string (base);
+  return g_uri_resolve_relative (from, text, SOUP_HTTP_URI_FLAGS, NULL);
 }
 
 static gboolean
