@@ -9,6 +9,7 @@
 #include "config.h"
 #endif
 
+#include <errno.h>
 #include <glib-unix.h>
 #include <gst/gst.h>
 #include <stdio.h>
@@ -24,7 +25,8 @@ typedef struct {
   GstElement *pipeline;
   GMainLoop *loop;
   GstFluxProgress progress;
-  FILE *log;                /* one JSON object a flux-step, or NULL */
+  FILE *log; /* one JSON object a flux-step, or NULL */
+  const char *log_path;
   guint n_signals, n_saved; /* Ctrl-C, flux-checkpoint */
   gint status;
 } Runner;
@@ -52,6 +54,27 @@ on_signal (gpointer data)
   return G_SOURCE_CONTINUE;
 }
 
+/* A full disk is told once, and takes nothing along. */
+static void
+end_log (Runner *self, gboolean failed)
+{
+  int fault = errno;
+  g_autofree char *line = NULL;
+
+  if (self->log == NULL)
+    return;
+  if (fclose (self->log) != 0 && !failed) {
+    fault = errno;
+    failed = TRUE;
+  }
+  self->log = NULL;
+  if (!failed)
+    return;
+  line = g_strdup_printf (
+      "Could not write '%s', which ends here: %s.", self->log_path, g_strerror (fault));
+  say (self, line);
+}
+
 static void
 log_step (Runner *self, const GstStructure *s)
 {
@@ -65,13 +88,14 @@ log_step (Runner *self, const GstStructure *s)
   gst_structure_get_double (s, "loss", &loss);
   gst_structure_get_double (s, "learning-rate", &learning_rate);
   gst_structure_get_double (s, "grad-norm", &grad_norm);
-  fprintf (self->log,
-      "{\"step\": %" G_GUINT64_FORMAT
-      ", \"loss\": %s, \"learning_rate\": %s, \"grad_norm\": %s}\n",
-      step, g_ascii_dtostr (number[0], sizeof number[0], loss),
-      g_ascii_dtostr (number[1], sizeof number[1], learning_rate),
-      g_ascii_dtostr (number[2], sizeof number[2], grad_norm));
-  fflush (self->log);
+  if (fprintf (self->log,
+          "{\"step\": %" G_GUINT64_FORMAT
+          ", \"loss\": %s, \"learning_rate\": %s, \"grad_norm\": %s}\n",
+          step, g_ascii_dtostr (number[0], sizeof number[0], loss),
+          g_ascii_dtostr (number[1], sizeof number[1], learning_rate),
+          g_ascii_dtostr (number[2], sizeof number[2], grad_norm)) < 0 ||
+      fflush (self->log) != 0)
+    end_log (self, TRUE);
 }
 
 static void
@@ -250,15 +274,15 @@ main (int argc, char **argv)
   if (self.pipeline == NULL)
     goto failed;
   if (log != NULL && (self.log = fopen (log, "w")) == NULL) {
-    fprintf (stderr, "gst-flux: cannot write '%s'.\n", log);
+    fprintf (stderr, "gst-flux: cannot write '%s': %s.\n", log, g_strerror (errno));
     gst_object_unref (self.pipeline);
     return 1;
   }
+  self.log_path = log;
   run (&self);
   tell_if_nothing_saved (&self);
   gst_object_unref (self.pipeline);
-  if (self.log != NULL)
-    fclose (self.log);
+  end_log (&self, FALSE);
   return self.status;
 
 failed:
