@@ -4,9 +4,35 @@
 
 #include <string.h>
 
+/* " (0 to 10)"; nothing for what has no range. */
+static char *
+range_of (GParamSpec *spec)
+{
+  if (G_IS_PARAM_SPEC_INT (spec))
+    return g_strdup_printf (" (%d to %d)", G_PARAM_SPEC_INT (spec)->minimum,
+        G_PARAM_SPEC_INT (spec)->maximum);
+  if (G_IS_PARAM_SPEC_UINT (spec))
+    return g_strdup_printf (" (%u to %u)", G_PARAM_SPEC_UINT (spec)->minimum,
+        G_PARAM_SPEC_UINT (spec)->maximum);
+  if (G_IS_PARAM_SPEC_INT64 (spec))
+    return g_strdup_printf (" (%" G_GINT64_FORMAT " to %" G_GINT64_FORMAT ")",
+        G_PARAM_SPEC_INT64 (spec)->minimum, G_PARAM_SPEC_INT64 (spec)->maximum);
+  if (G_IS_PARAM_SPEC_UINT64 (spec))
+    return g_strdup_printf (" (%" G_GUINT64_FORMAT " to %" G_GUINT64_FORMAT ")",
+        G_PARAM_SPEC_UINT64 (spec)->minimum, G_PARAM_SPEC_UINT64 (spec)->maximum);
+  if (G_IS_PARAM_SPEC_FLOAT (spec))
+    return g_strdup_printf (" (%g to %g)", (double)G_PARAM_SPEC_FLOAT (spec)->minimum,
+        (double)G_PARAM_SPEC_FLOAT (spec)->maximum);
+  if (G_IS_PARAM_SPEC_DOUBLE (spec))
+    return g_strdup_printf (" (%g to %g)", G_PARAM_SPEC_DOUBLE (spec)->minimum,
+        G_PARAM_SPEC_DOUBLE (spec)->maximum);
+  return g_strdup ("");
+}
+
 static gboolean
 set_property (GstElement *element, GParamSpec *spec, const char *text, GError **error)
 {
+  g_autofree char *range = range_of (spec);
   GValue value = G_VALUE_INIT;
   gboolean ok;
 
@@ -29,8 +55,8 @@ set_property (GstElement *element, GParamSpec *spec, const char *text, GError **
     g_object_set_property (G_OBJECT (element), spec->name, &value);
   else
     g_set_error (error, GST_CORE_ERROR, GST_CORE_ERROR_FAILED,
-        "'%s' is no value for '%s.%s'; gst-inspect-1.0 %s lists what it takes.", text,
-        GST_OBJECT_NAME (element), spec->name,
+        "'%s' is no value for '%s.%s'%s; gst-inspect-1.0 %s lists what it takes.", text,
+        GST_OBJECT_NAME (element), spec->name, range,
         GST_OBJECT_NAME (gst_element_get_factory (element)));
   g_value_unset (&value);
   return ok;

@@ -66,7 +66,7 @@ test_refuses_with_a_sentence (void)
   check ("a.colour=1", "has no property 'colour'");
   check ("colour=1", "No element of this pipeline has a property 'colour'");
   check ("a.num-buffers=many", "is no value for");
-  check ("a.num-buffers=-7", "is no value for");
+  check ("a.num-buffers=-7", "is no value for 'a.num-buffers' (-1 to 2147483647)");
   check ("a.sizetype=huge", "is no value for");
   check ("a.last-message=x", "can only be read");
   /* true in one element, FALSE in the other: two meanings */
