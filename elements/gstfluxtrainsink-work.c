@@ -182,6 +182,20 @@ check_steps_left (GstFluxTrainSink *self)
         (NULL));
 }
 
+/* A seed other than the default was meant to do something. */
+static void
+check_seed (GstFluxTrainSink *self)
+{
+  guint64 seed = flux_trainer_get_seed (self->trainer);
+
+  if (self->resume_from != NULL && self->train.seed != 0 && self->train.seed != seed)
+    GST_ELEMENT_WARNING (self, RESOURCE, SETTINGS,
+        ("'%s' was trained with seed %" G_GUINT64_FORMAT
+         " and goes on with it: seed=%" G_GUINT64_FORMAT " has no effect.",
+            self->resume_from, seed, self->train.seed),
+        (NULL));
+}
+
 static gboolean
 open_trainer (GstFluxTrainSink *self, GError **error)
 {
@@ -202,6 +216,7 @@ open_trainer (GstFluxTrainSink *self, GError **error)
   }
   check_position (self);
   check_steps_left (self);
+  check_seed (self);
   return TRUE;
 }
 
