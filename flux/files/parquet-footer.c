@@ -22,6 +22,7 @@ enum {
   LOGICAL_LIST = 3,
   LOGICAL_DECIMAL = 5,
   LOGICAL_INTEGER = 10,
+  LOGICAL_FLOAT16 = 15,
 };
 
 typedef struct {
@@ -131,6 +132,8 @@ classify (FluxParquetLeaf *leaf, const Element *e)
     case PARQUET_INT96:
       return "it holds 96-bit integers";
     default:
+      if (e->logical == LOGICAL_FLOAT16)
+        return "it holds 16-bit floats; write 32-bit or 64-bit ones (astype of numpy)";
       return "it holds values of fixed length";
   }
   if (leaf->max_rep > 1)
@@ -420,7 +423,10 @@ flux_parquet_read_footer (FluxParquet *self, GError **error)
   if (self->length < 4 || memcmp (self->bytes, magic, 4) != 0) {
     if (self->length >= 4 && memcmp (self->bytes, encrypted, 4) == 0)
       return flux_parquet_bad (self, error, "it is encrypted");
-    return flux_parquet_bad (self, error, "it does not start with PAR1");
+    return flux_parquet_bad (self, error,
+        "it does not start with PAR1, as one does; write it with pandas' to_parquet, or "
+        "name "
+        "what it is by its suffix (.jsonl, .safetensors)");
   }
   if (self->length < 12 || memcmp (end - 4, magic, 4) != 0)
     return flux_parquet_bad (

@@ -241,6 +241,19 @@ test_refuses_types_by_name (void)
 }
 
 static void
+test_refuses_half_floats (void)
+{
+  g_autoptr (FluxParquet) file = open_case ("refused-float16.parquet");
+  g_autoptr (GError) error = NULL;
+  FluxParquetKind kind;
+
+  g_assert_false (flux_parquet_get_kind (file, 0, &kind, &error));
+  g_assert_error (error, FLUX_ERROR, FLUX_ERROR_MISMATCH);
+  g_assert_true (
+      g_pattern_match_simple ("*'halves'*16-bit floats; write 32-bit*", error->message));
+}
+
+static void
 test_refuses_encodings_and_codecs_by_name (void)
 {
   static const struct {
@@ -377,6 +390,7 @@ main (int argc, char **argv)
   g_test_add_func ("/parquet/reads-an-empty-table", test_reads_an_empty_table);
   g_test_add_func ("/parquet/tells-kinds-apart", test_tells_kinds_apart);
   g_test_add_func ("/parquet/refuses-types-by-name", test_refuses_types_by_name);
+  g_test_add_func ("/parquet/refuses-half-floats", test_refuses_half_floats);
   g_test_add_func ("/parquet/refuses-encodings-and-codecs-by-name",
       test_refuses_encodings_and_codecs_by_name);
   g_test_add_func ("/parquet/refuses-other-files", test_refuses_other_files);

@@ -190,6 +190,8 @@ refused = {
     "fixed": pa.array([b"ab", b"cd"], pa.binary(2)),
 }
 pq.write_table(pa.table(refused), out / "refused-types.parquet")
+halves = pa.array([np.zeros(2, np.float16), np.ones(2, np.float16)], pa.list_(pa.float16()))
+pq.write_table(pa.table({"halves": halves}), out / "refused-float16.parquet")
 small = pa.table({"x": [1.0, 2.0], "i": [1, 2], "s": ["a", "b"]})
 pq.write_table(small, out / "refused-delta.parquet", use_dictionary=False,
                column_encoding={"i": "DELTA_BINARY_PACKED", "s": "DELTA_BYTE_ARRAY",
