@@ -316,8 +316,9 @@ fx_backend *fx_cpu_new (int threads);
  * their sizes for a device whose compute dtype is `compute`. */
 fx_backend *fx_plan_new (fx_dtype compute);
 /* A GPU; opens the CUDA module at first use: module_path, or when NULL what the
- * environment variable FLUX_CUDA_MODULE names, or libfxcuda.so beside the plugin. NULL
- * when there is none, fx_error_message() says why. */
+ * environment variable FLUX_CUDA_MODULE names, or libfxcuda.so in ../gst-flux as seen
+ * from the plugin's folder, or beside the plugin. NULL when there is none,
+ * fx_error_message() says why. */
 fx_backend *fx_cuda_new (const char *module_path, int device, fx_dtype compute);
 /* Memory of the host that `device` fetches from, as a backend that has the memory calls
  * and no ops, for arenas. device must outlive it. NULL when out of memory. */

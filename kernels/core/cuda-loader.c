@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define MODULE_NAME "libfxcuda.so"
 
@@ -13,22 +14,34 @@
 typedef fx_backend *(*backend_new) (
     int device, fx_dtype compute, int (*error) (int status, const char *format, ...));
 
-/* The module beside the shared object this code is linked into. */
+/* Where it may be, seen from the folder of the shared object that this code is linked
+ * into: installed, LIBDIR/gst-flux beside LIBDIR/gstreamer-1.0 (whose files GStreamer
+ * takes for plugins); in a bundle, beside the plugin. */
+static const char *const places[] = {"../gst-flux/" MODULE_NAME, MODULE_NAME};
+
+/* The first of the places where there is a file, else the first. */
 static int
 default_path (char *path, size_t size)
 {
+  enum { N = sizeof places / sizeof *places };
   Dl_info info;
   const char *slash;
+  int folder;
 
   if (dladdr ((void *)(uintptr_t)&fx_cuda_new, &info) == 0 || info.dli_fname == NULL)
     return -1;
   slash = strrchr (info.dli_fname, '/');
-  if (slash == NULL)
-    return snprintf (path, size, "%s", MODULE_NAME) < (int)size ? 0 : -1;
-  return snprintf (path, size, "%.*s/%s", (int)(slash - info.dli_fname), info.dli_fname,
-             MODULE_NAME) < (int)size
-             ? 0
-             : -1;
+  folder = slash != NULL ? (int)(slash - info.dli_fname) + 1 : 0;
+  for (int i = 0; i <= N; i++) {
+    int n = snprintf (path, size, "%s%.*s%s", folder > 0 ? "" : "./", folder,
+        info.dli_fname, places[i % N]);
+
+    if (n >= (int)size)
+      return -1;
+    if (access (path, F_OK) == 0)
+      break;
+  }
+  return 0;
 }
 
 fx_backend *
