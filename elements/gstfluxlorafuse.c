@@ -148,6 +148,11 @@ load (GstFluxLoraFuse *self, GHashTable *files, const gchar *folder, GError **er
 {
   FluxConfig config;
 
+  if (folder == NULL) {
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_FORMAT,
+        "The stream does not say of which model the weights are.");
+    return FALSE;
+  }
   if (!flux_config_read (folder, &config, error) ||
       (self->backend = gst_flux_backend_new ("cpu", FX_F32, error)) == NULL)
     return FALSE;

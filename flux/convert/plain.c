@@ -194,7 +194,6 @@ view_new (FluxPlain *self, const FluxTensor *t)
   View *view = g_new (View, 1);
 
   *view = (View){flux_safetensors_ref (self->file), t->data, t->n_bytes};
-  advise (t->data, t->n_bytes, MADV_WILLNEED);
   return g_bytes_new_with_free_func (t->data, t->n_bytes, view_free, view);
 }
 
@@ -230,11 +229,25 @@ expand (const Entry *e, const FluxTensorInfo *info, GError **error)
   return g_bytes_new_take (g_steal_pointer (&out), info->n_bytes);
 }
 
+/* Reading of a tensor begins when the one before it is handed out. */
+static void
+prefetch (FluxPlain *self, guint i)
+{
+  if (i < self->entries->len) {
+    const FluxTensor *t = g_array_index (self->entries, Entry, i).tensor;
+
+    advise (t->data, t->n_bytes, MADV_WILLNEED);
+  }
+}
+
 GBytes *
 flux_plain_read (FluxPlain *self, guint i, GError **error)
 {
   const Entry *e = &g_array_index (self->entries, Entry, i);
 
+  if (i == 0)
+    prefetch (self, 0);
+  prefetch (self, i + 1);
   return e->expanded ? expand (e, self->infos->pdata[i], error)
                      : view_new (self, e->tensor);
 }

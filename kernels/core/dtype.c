@@ -108,22 +108,19 @@ e4m3_to_f32 (uint8_t v)
   return v & 0x80 ? -f : f;
 }
 
-static uint8_t
+/* Without branches, so that a loop of it becomes vectors. */
+static inline uint8_t
 f32_to_e4m3 (float v)
 {
-  uint8_t sign = as_bits (v) >> 31 ? 0x80 : 0;
-  float a = fabsf (v);
-  int exponent;
-  uint32_t u;
+  uint32_t u = as_bits (v), rest = u & 0x7fffffff;
+  /* The exponent's bias is 7 instead of 127. */
+  uint32_t code = ((rest + 0x7ffff + ((rest >> 20) & 1)) >> 20) - (120 << 3);
+  /* Below 2^-6 steps are 2^-9, as those of floats from 2^14 on. */
+  uint32_t small = as_bits (as_float (rest) + 0x1p14f) - 0x46800000;
 
-  if (!(a < 464.0f)) /* nearest even of what does not fit is NaN, as in OCP */
-    return sign | 0x7f;
-  if (a < 0x1p-6f)
-    return sign | (uint8_t)rintf (a * 512.0f);
-  u = as_bits (a);
-  u += 0x7ffff + ((u >> 20) & 1);
-  exponent = (int)(u >> 23) - 120;
-  return sign | (uint8_t)(exponent << 3 | ((u >> 20) & 7));
+  code = rest < 0x3c800000 ? small : code;
+  code = rest < 0x43e80000 ? code : 0x7f; /* from 464 on NaN, as in OCP */
+  return (uint8_t)(code | (u >> 24 & 0x80));
 }
 
 static uint8_t
