@@ -81,7 +81,14 @@ flux_error_from_errno (
   if (saved_errno == ENOSPC || saved_errno == EDQUOT) {
     code = FLUX_ERROR_NO_SPACE;
     advice = "; make room there, or name another place";
-  } else if (saved_errno == ENOENT)
+  } else if (code == FLUX_ERROR_WRITE &&
+             (saved_errno == ENOENT || saved_errno == EACCES || saved_errno == EPERM ||
+                 saved_errno == EROFS || saved_errno == ENOTDIR)) {
+    advice = "; name a place that can be written to";
+  } else if (code == FLUX_ERROR_READ && saved_errno == ENOENT) {
+    advice = "; check the name, or put the file there";
+  }
+  if (saved_errno == ENOENT)
     code = FLUX_ERROR_NOT_FOUND;
   g_set_error (error, FLUX_ERROR, code, "%s '%s': %s%s.", what, path,
       g_strerror (saved_errno), advice);

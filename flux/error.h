@@ -38,7 +38,8 @@ gboolean flux_error_get_room (
 /* Sets error from a failing kernels/ call: fx_error_message() of this thread after
  * `what`. */
 void flux_error_from_fx (GError **error, int status, const char *what);
-/* The same for errno after a failed system call on path (ENOSPC becomes NO_SPACE). */
+/* The same for errno after a failed system call on path (ENOSPC becomes NO_SPACE, ENOENT
+ * NOT_FOUND), with what to do where that is known. */
 void flux_error_from_errno (
     GError **error, FluxError code, int saved_errno, const char *what, const char *path);
 

@@ -106,15 +106,20 @@ static gboolean
 check_space (Fetch *self, GError **error)
 {
   struct statvfs fs;
-  guint64 missing = self->file->size - self->done;
+  guint64 missing = self->file->size - self->done, room;
+  g_autofree char *needs = NULL, *has = NULL;
 
-  if (fstatvfs (self->fd, &fs) != 0 || (guint64)fs.f_bavail * fs.f_frsize >= missing)
+  if (fstatvfs (self->fd, &fs) != 0)
     return TRUE;
+  room = (guint64)fs.f_bavail * fs.f_frsize;
+  if (room >= missing)
+    return TRUE;
+  needs = g_format_size (missing);
+  has = g_format_size (room);
   g_set_error (error, FLUX_ERROR, FLUX_ERROR_NO_SPACE,
-      "'%s' needs %.1f GB more and the cache '%s' has room for %.1f: make room there, or "
-      "set HF_HUB_CACHE to another place.",
-      self->file->path, (double)missing / 1e9, self->hub->cache,
-      (double)fs.f_bavail * (double)fs.f_frsize / 1e9);
+      "'%s' needs %s more and the cache '%s' has room for %s: make room there, or set "
+      "HF_HUB_CACHE to another place.",
+      self->file->path, needs, self->hub->cache, has);
   return FALSE;
 }
 

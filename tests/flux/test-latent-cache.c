@@ -265,6 +265,7 @@ test_unwritable (Fixture *f, gconstpointer data)
   g_assert_null (flux_latent_cache_open (file, "vae-1", &error));
   g_assert_nonnull (error);
   g_assert_nonnull (strstr (error->message, file));
+  g_assert_nonnull (strstr (error->message, "name a place that can be written to"));
 }
 
 typedef struct {

@@ -294,8 +294,8 @@ damaged_files_are_refused (gconstpointer which)
   static const char *const files[] = {"vocab.json", "merges.txt", "spiece.model",
       "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json", NULL};
   static const Damage clip[] = {
-      {"vocab.json", NULL, FLUX_ERROR_NOT_FOUND, "vocab.json"},
-      {"merges.txt", NULL, FLUX_ERROR_NOT_FOUND, "merges.txt"},
+      {"vocab.json", NULL, FLUX_ERROR_NOT_FOUND, "put the file there"},
+      {"merges.txt", NULL, FLUX_ERROR_NOT_FOUND, "put the file there"},
       {"vocab.json", "{\"a\": 1, \"b\": ", FLUX_ERROR_FORMAT, "vocab.json"},
       {"vocab.json", "{\"a\": 99999999999}", FLUX_ERROR_FORMAT, "too large"},
       {"vocab.json", "[[[[[[[[", FLUX_ERROR_FORMAT, "vocab.json"},
@@ -312,7 +312,7 @@ damaged_files_are_refused (gconstpointer which)
           FLUX_ERROR_MISMATCH, "single word"},
   };
   static const Damage t5[] = {
-      {"spiece.model", NULL, FLUX_ERROR_NOT_FOUND, "spiece.model"},
+      {"spiece.model", NULL, FLUX_ERROR_NOT_FOUND, "put the file there"},
       {"spiece.model", "", FLUX_ERROR_FORMAT, "spiece.model"},
       {"spiece.model", "\x0a\xff\xff\xff\xff\x0f", FLUX_ERROR_FORMAT, "damaged"},
       {"spiece.model", "not a model", FLUX_ERROR_FORMAT, "spiece.model"},
