@@ -90,6 +90,7 @@ struct _GstFluxTrainSink {
   gboolean streaming; /* design R; else T */
   guint epoch;        /* being trained on */
   FluxModel *base;
+  FluxOffload offload; /* of the base: NONE, or STREAM when it does not fit else */
   FluxTrainer *trainer;
   FluxMeter *meter;   /* or NULL */
   guint64 saved_step; /* the last one that is on disk */

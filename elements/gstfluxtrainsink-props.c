@@ -319,8 +319,9 @@ install_schedule (GObjectClass *klass, const FluxTrainConfig *c)
       g_param_spec_uint ("vram-budget", "VRAM Budget",
           "MiB of device memory that base, adapter and buffers may take, CUDA's own "
           "share "
-          "included: fewer samples then go through the blocks together, which is slower "
-          "and gives the same result; 0: what the device has (MiB, 0 or more)",
+          "included: fewer samples then go through the blocks together, and if that is "
+          "not enough the base's blocks come from the host's memory, which is slower and "
+          "gives the same result; 0: what the device has (MiB, 0 or more)",
           0, G_MAXUINT, 0, GST_FLUX_PARAM_READY));
 }
 

@@ -104,33 +104,56 @@ train_config (GstFluxTrainSink *self)
   return config;
 }
 
+static FluxModelKey
+base_key (GstFluxTrainSink *self)
+{
+  return (FluxModelKey){.path = self->path,
+      .qtype = (fx_qtype)self->quantization,
+      .compute = (fx_dtype)self->compute_dtype,
+      .offload = self->offload};
+}
+
 static gboolean
 has_room (fx_backend *b, gpointer data, GError **error)
 {
   GstFluxTrainSink *self = data;
   const FluxTrainConfig config = train_config (self);
+  const FluxModelKey key = base_key (self);
   gint text_tokens, image_tokens;
 
   largest_sample (self, &text_tokens, &image_tokens);
-  return flux_trainer_check_room (b, self->path, (fx_qtype)self->quantization, &config,
-      text_tokens, image_tokens, error);
+  return flux_trainer_check_room (b, &key, &config, text_tokens, image_tokens, error);
 }
 
+static void
+acquire_base (GstFluxTrainSink *self, FluxWeightsCache *cache, GError **error)
+{
+  FluxModelKey key = base_key (self);
+
+  key.cache = cache;
+  key.room = has_room;
+  key.room_data = self;
+  if (flux_device_parse (self->device, &key.device, error))
+    self->base = flux_model_acquire (&key, open_progress, self, error);
+}
+
+/* When the base does not fit with what training takes, its blocks are streamed. */
 static gboolean
 open_base (GstFluxTrainSink *self, GError **error)
 {
-  FluxModelKey key = {.path = self->path,
-      .qtype = (fx_qtype)self->quantization,
-      .compute = (fx_dtype)self->compute_dtype,
-      .room = has_room,
-      .room_data = self};
   g_autoptr (FluxWeightsCache) cache = flux_weights_cache_new (self->weights_cache);
   GError *failure = NULL;
 
-  key.cache = cache;
   gst_flux_progress_init (&self->opening, GST_ELEMENT (self), "open", NULL);
-  if (flux_device_parse (self->device, &key.device, &failure))
-    self->base = flux_model_acquire (&key, open_progress, self, &failure);
+  self->offload = FLUX_OFFLOAD_NONE;
+  acquire_base (self, cache, &failure);
+  if (g_error_matches (failure, FLUX_ERROR, FLUX_ERROR_NO_SPACE)) {
+    g_clear_error (&failure);
+    self->offload = FLUX_OFFLOAD_STREAM;
+    acquire_base (self, cache, &failure);
+    if (self->base != NULL)
+      GST_INFO_OBJECT (self, "the blocks of the base stay on the host");
+  }
   gst_flux_progress_end (&self->opening, "base model", failure);
   gst_flux_post_cache_warning (self, cache);
   if (self->base != NULL)

@@ -7,9 +7,10 @@
 
 /* As a trainer on b would be. */
 static FluxTrainer *
-plan (const fx_backend *b, const char *dir, fx_qtype qtype, const FluxTrainConfig *c,
+plan (const fx_backend *b, const FluxModelKey *key, const FluxTrainConfig *c,
     int text_tokens, int image_tokens, GError **error)
 {
+  fx_home home = key->offload == FLUX_OFFLOAD_STREAM ? FX_HOME_HOST : FX_HOME_DEVICE;
   fx_backend *p = fx_plan_new (b->compute);
   FluxTransformer *t;
   FluxTrainer *trainer;
@@ -20,7 +21,7 @@ plan (const fx_backend *b, const char *dir, fx_qtype qtype, const FluxTrainConfi
     return NULL;
   }
   p->has_fp8 = b->has_fp8;
-  t = flux_transformer_load_planned (dir, p, qtype, FX_HOME_DEVICE, error);
+  t = flux_transformer_load_planned (key->path, p, key->qtype, home, error);
   if (t == NULL) {
     fx_backend_free (p);
     return NULL;
@@ -32,7 +33,7 @@ plan (const fx_backend *b, const char *dir, fx_qtype qtype, const FluxTrainConfi
 }
 
 gboolean
-flux_trainer_check_room (fx_backend *b, const char *dir, fx_qtype qtype,
+flux_trainer_check_room (fx_backend *b, const FluxModelKey *key,
     const FluxTrainConfig *config, int max_text_tokens, int max_image_tokens,
     GError **error)
 {
@@ -49,7 +50,7 @@ flux_trainer_check_room (fx_backend *b, const char *dir, fx_qtype qtype,
   /* The budget counts CUDA's own, most of which has been taken by now. 0 is none. */
   available = MAX (available, 1);
   c.budget = MIN (available, budget > context ? budget - context : 1);
-  trainer = plan (b, dir, qtype, &c, max_text_tokens, max_image_tokens, &failure);
+  trainer = plan (b, key, &c, max_text_tokens, max_image_tokens, &failure);
   if (trainer != NULL)
     return TRUE;
   if (!flux_error_get_room (failure, &needed, &limit, &hint))

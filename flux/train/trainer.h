@@ -82,11 +82,11 @@ typedef struct {
  * FLUX_ERROR_NO_SPACE when not even a single sample fits. */
 FluxTrainer *flux_trainer_new (FluxModel *model, const FluxTrainConfig *config,
     int max_text_tokens, int max_image_tokens, GError **error);
-/* Whether such a trainer fits on b beside what is there, with the base that is in a
- * folder and not loaded yet: planned, nothing is read but headers. FALSE with
+/* Whether such a trainer fits on b beside what is there, with the base that key will
+ * load, its blocks streamed or not: planned, nothing is read but headers. FALSE with
  * FLUX_ERROR_NO_SPACE and its bytes (flux_error_get_room()) when even a sample at a time
  * is too much. */
-gboolean flux_trainer_check_room (fx_backend *b, const char *dir, fx_qtype qtype,
+gboolean flux_trainer_check_room (fx_backend *b, const FluxModelKey *key,
     const FluxTrainConfig *config, int max_text_tokens, int max_image_tokens,
     GError **error);
 void flux_trainer_free (FluxTrainer *self);

@@ -295,9 +295,64 @@ test_two_trainers (void)
   end ();
 }
 
+/* Bytes without which training says that there is no room. */
+static guint64
+least_budget (void)
+{
+  guint64 bytes = 0;
+  TestRun run;
+
+  init (&run, "", "vram-budget=1", at ("a.safetensors"));
+  test_run_play (&run);
+  g_assert_cmpint (test_run_until_end (&run), ==, GST_MESSAGE_ERROR);
+  test_run_stop (&run);
+  g_assert_true (
+      gst_structure_get (run.error_details, "needed-bytes", G_TYPE_UINT64, &bytes, NULL));
+  test_run_clear (&run);
+  return bytes;
+}
+
+/* What the model and a run on it take of a device. */
+static gsize
+device_bytes (const FluxConfig *config, fx_home home)
+{
+  fx_backend *plan = fx_plan_new (FX_F32);
+  FluxTransformer *t = flux_transformer_new_planned (config, plan, FX_Q_NF4, home, NULL);
+  gsize bytes = flux_transformer_get_bytes (t) +
+                flux_run_measure (t, FLUX_RUN_RECOMPUTE, 8, 16, 1, NULL, 0, NULL);
+
+  flux_transformer_unref (t);
+  fx_backend_free (plan);
+  return bytes;
+}
+
+/* The same adapter by a base whose blocks do not fit the budget all at once. */
+static void
+test_budget_that_streams (void)
+{
+  FluxConfig config;
+  guint64 least, budget;
+  gchar *properties;
+
+  begin ();
+  g_assert_true (flux_config_read (model, &config, NULL));
+  least = least_budget ();
+  budget = (least >> 20) + 1;
+  g_assert_cmpuint (budget << 20, <,
+      least + device_bytes (&config, FX_HOME_DEVICE) -
+          device_bytes (&config, FX_HOME_HOST));
+  properties = g_strdup_printf ("max-steps=4 vram-budget=%" G_GUINT64_FORMAT, budget);
+  train ("", "max-steps=4", at ("a.safetensors"));
+  train ("", properties, at ("b.safetensors"));
+  test_same_file (at ("a.safetensors"), at ("b.safetensors"));
+  g_free (properties);
+  end ();
+}
+
 static void
 add_tests (void)
 {
+  g_test_add_func ("/trainsink/budget-that-streams", test_budget_that_streams);
   g_test_add_func ("/trainsink/one-shot", test_one_shot);
   g_test_add_func ("/trainsink/order-of-arrival", test_order_of_arrival);
   g_test_add_func ("/trainsink/resume", test_resume);

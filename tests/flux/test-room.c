@@ -45,13 +45,14 @@ teardown (Fixture *f, gconstpointer data)
 
 /* What the error says is needed; 0 when there is room. */
 static gsize
-trainer_lacks (Fixture *f, const char *word)
+trainer_lacks_when (Fixture *f, FluxOffload offload, const char *word)
 {
+  const FluxModelKey key = {.path = f->dir, .qtype = FX_Q_NF4, .offload = offload};
   g_autoptr (GError) error = NULL;
   guint64 needed = 0, available = 0;
   const char *hint;
 
-  if (flux_trainer_check_room (f->b, f->dir, FX_Q_NF4, &f->c, TEXT, IMAGE, &error)) {
+  if (flux_trainer_check_room (f->b, &key, &f->c, TEXT, IMAGE, &error)) {
     g_assert_no_error (error);
     return 0;
   }
@@ -61,6 +62,12 @@ trainer_lacks (Fixture *f, const char *word)
   g_assert_nonnull (strstr (error->message, word));
   g_assert_nonnull (strstr (error->message, hint));
   return (gsize)needed;
+}
+
+static gsize
+trainer_lacks (Fixture *f, const char *word)
+{
+  return trainer_lacks_when (f, FLUX_OFFLOAD_NONE, word);
 }
 
 static gsize
@@ -127,6 +134,21 @@ test_plan_is_kept (Fixture *f, gconstpointer data)
   trainer = flux_trainer_new (model, &f->c, TEXT, IMAGE, &error);
   g_assert_no_error (error);
   g_assert_cmpuint (flux_trainer_get_bytes (trainer), <=, f->c.budget);
+}
+
+/* With its blocks on the host the base takes less. */
+static void
+test_streamed_training (Fixture *f, gconstpointer data)
+{
+  gsize needed, streamed;
+
+  free_bytes = 0;
+  needed = trainer_lacks (f, "free");
+  streamed = trainer_lacks_when (f, FLUX_OFFLOAD_STREAM, "free");
+  g_assert_cmpuint (streamed, <, needed);
+  free_bytes = streamed;
+  g_assert_cmpuint (trainer_lacks_when (f, FLUX_OFFLOAD_STREAM, ""), ==, 0);
+  g_assert_cmpuint (trainer_lacks (f, ""), ==, needed);
 }
 
 static void
@@ -212,6 +234,7 @@ main (int argc, char **argv)
   ADD ("trainer", test_training);
   ADD ("budget", test_budget);
   ADD ("plan-is-kept", test_plan_is_kept);
+  ADD ("streamed-training", test_streamed_training);
   ADD ("sampler", test_sampler);
   ADD ("cpu-is-not-asked", test_cpu_is_not_asked);
   ADD ("model-is-not-loaded", test_model_is_not_loaded);
