@@ -8,6 +8,14 @@
 
 #define GST_CAT_DEFAULT gst_flux_train_sink_debug
 
+static const gchar *
+state_name (GstFluxTrainState state)
+{
+  GEnumClass *states = g_type_class_peek (gst_flux_train_state_get_type ());
+
+  return g_enum_get_value (states, state)->value_nick;
+}
+
 void
 gst_flux_train_sink_set_state (GstFluxTrainSink *self, GstFluxTrainState state)
 {
@@ -17,8 +25,19 @@ gst_flux_train_sink_set_state (GstFluxTrainSink *self, GstFluxTrainState state)
   changed = self->state != state;
   self->state = state;
   GST_OBJECT_UNLOCK (self);
-  if (changed)
-    g_object_notify (G_OBJECT (self), "state");
+  if (!changed)
+    return;
+  g_object_notify (G_OBJECT (self), "state");
+  gst_flux_train_sink_report_state (self, state_name (state));
+}
+
+/* Whoever set it may have been a button of the page. */
+void
+gst_flux_train_sink_tell_paused (GstFluxTrainSink *self, gboolean paused)
+{
+  g_object_notify (G_OBJECT (self), "paused");
+  gst_flux_train_sink_report_state (
+      self, paused ? FLUX_REPORT_PAUSED : state_name (self->state));
 }
 
 /* The loss in words too, for those who only see gst-launch-1.0's progress lines. */
@@ -62,6 +81,7 @@ gst_flux_train_sink_post_checkpoint (
       location, "step", G_TYPE_UINT64, flux_trainer_get_step (self->trainer), "final",
       G_TYPE_BOOLEAN, final, NULL);
 
+  gst_flux_train_sink_report_saved (self, flux_trainer_get_step (self->trainer));
   GST_INFO_OBJECT (self, "%" GST_PTR_FORMAT, s);
   gst_element_post_message (
       GST_ELEMENT (self), gst_message_new_element (GST_OBJECT (self), s));

@@ -62,6 +62,8 @@ struct _GstFluxTrainSink {
   guint vram_budget; /* MiB */
   guint report_to;   /* FluxReportTo */
   gchar *report_dir;
+  gchar *http_address, *http_token;
+  guint http_port;
   gchar *push_to_hub, *trigger_words;
   gboolean push_private;
   gboolean paused;
@@ -106,6 +108,10 @@ struct _GstFluxTrainSink {
   gint finish;          /* EOS was sent to the element: end after this step */
   gint want_checkpoint; /* the action signal */
 };
+
+/* ---- .c ---- */
+/* From any thread: end after this step, and save. */
+void gst_flux_train_sink_end_early (GstFluxTrainSink *self);
 
 /* ---- -enums.c ---- */
 GType gst_flux_train_mode_get_type (void);
@@ -181,6 +187,8 @@ void gst_flux_train_sink_report_step (GstFluxTrainSink *self,
     const FluxStepResult *result, FluxSample *const *samples, guint n);
 void gst_flux_train_sink_report_paired_loss (
     GstFluxTrainSink *self, guint64 step, gdouble loss);
+void gst_flux_train_sink_report_state (GstFluxTrainSink *self, const gchar *state);
+void gst_flux_train_sink_report_saved (GstFluxTrainSink *self, guint64 step);
 /* A property of the training and not of its base classes, which reports and cards tell.
  */
 gboolean gst_flux_train_sink_is_setting (const GParamSpec *spec);
@@ -202,6 +210,8 @@ gboolean gst_flux_train_sink_push (GstFluxTrainSink *self, GError **error);
 
 /* ---- -bus.c ---- */
 void gst_flux_train_sink_set_state (GstFluxTrainSink *self, GstFluxTrainState state);
+/* While the property paused has been seen, in the thread that trains. */
+void gst_flux_train_sink_tell_paused (GstFluxTrainSink *self, gboolean paused);
 void gst_flux_train_sink_post_step (GstFluxTrainSink *self, const FluxStepResult *result);
 void gst_flux_train_sink_post_checkpoint (
     GstFluxTrainSink *self, const gchar *location, gboolean final);

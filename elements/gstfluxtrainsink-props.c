@@ -6,6 +6,9 @@
 
 #include "elements/gstfluxtrainsink-private.h"
 
+#define HTTP_ADDRESS "127.0.0.1"
+#define HTTP_PORT 7070
+
 enum {
   PROP_0,
   PROP_MODEL,
@@ -49,6 +52,9 @@ enum {
   PROP_SEED,
   PROP_REPORT_TO,
   PROP_REPORT_DIR,
+  PROP_HTTP_ADDRESS,
+  PROP_HTTP_PORT,
+  PROP_HTTP_TOKEN,
   PROP_PUSH_TO_HUB,
   PROP_PUSH_PRIVATE,
   PROP_TRIGGER_WORDS,
@@ -103,6 +109,9 @@ static const gsize offsets[N_PROPS] = {
     [PROP_SEED] = AT (train.seed),
     [PROP_REPORT_TO] = AT (report_to),
     [PROP_REPORT_DIR] = AT (report_dir),
+    [PROP_HTTP_ADDRESS] = AT (http_address),
+    [PROP_HTTP_PORT] = AT (http_port),
+    [PROP_HTTP_TOKEN] = AT (http_token),
     [PROP_PUSH_TO_HUB] = AT (push_to_hub),
     [PROP_PUSH_PRIVATE] = AT (push_private),
     [PROP_TRIGGER_WORDS] = AT (trigger_words),
@@ -359,6 +368,19 @@ install_report (GObjectClass *klass)
           gst_flux_report_to_get_type (), 0, GST_FLUX_PARAM_READY));
   add_string (klass, PROP_REPORT_DIR, "report-dir", "Report Folder", NULL,
       "Folder of the reports; NULL: a folder reports beside the adapter");
+  add_string (klass, PROP_HTTP_ADDRESS, "http-address", "HTTP Address", HTTP_ADDRESS,
+      "Where report-to=http serves its page: an IP address of this machine, 0.0.0.0 for "
+      "all of them; any other than 127.0.0.1 and ::1 needs a token, which is made when "
+      "none is given and told in an INFO message");
+  g_object_class_install_property (klass, PROP_HTTP_PORT,
+      g_param_spec_uint ("http-port", "HTTP Port",
+          "Port of that page; 0: any that is free (number, 0 to 65535)", 0, 65535,
+          HTTP_PORT, GST_FLUX_PARAM_READY));
+  g_object_class_install_property (klass, PROP_HTTP_TOKEN,
+      g_param_spec_string ("http-token", "HTTP Token",
+          "Token that the page asks for, of 16 or more of the characters A-Z a-z 0-9 - "
+          "_; NULL: a random one, and none on 127.0.0.1 and ::1",
+          NULL, G_PARAM_WRITABLE | G_PARAM_STATIC_STRINGS | GST_PARAM_MUTABLE_READY));
   add_string (klass, PROP_PUSH_TO_HUB, "push-to-hub", "Push To Hub", NULL,
       "Repository of the Hugging Face Hub, user/name, that the adapter goes to after the "
       "last step, with a model card; NULL: nothing is sent");
@@ -415,6 +437,8 @@ gst_flux_train_sink_init_properties (GstFluxTrainSink *self)
   self->mode = MODE_AUTO;
   self->checkpoint_interval = 100;
   self->push_private = TRUE;
+  self->http_address = g_strdup (HTTP_ADDRESS);
+  self->http_port = HTTP_PORT;
 }
 
 void
@@ -428,6 +452,8 @@ gst_flux_train_sink_free_properties (GstFluxTrainSink *self)
   g_free (self->resume_from);
   g_free (self->targets);
   g_free (self->report_dir);
+  g_free (self->http_address);
+  g_free (self->http_token);
   g_free (self->push_to_hub);
   g_free (self->trigger_words);
 }

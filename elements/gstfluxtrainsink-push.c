@@ -15,8 +15,8 @@
 static gboolean
 is_told (const GParamSpec *spec)
 {
-  static const gchar *const own[] = {
-      "report-to", "push-private", "checkpoint-interval", "checkpoints-limit"};
+  static const gchar *const own[] = {"report-to", "push-private", "checkpoint-interval",
+      "checkpoints-limit", "http-port"};
 
   for (guint i = 0; i < G_N_ELEMENTS (own); i++)
     if (strcmp (spec->name, own[i]) == 0)

@@ -15,6 +15,8 @@ static const GFlagsValue formats[] = {
     {FLUX_REPORT_JSONL, "A file with a line of JSON a step", "jsonl"},
     {FLUX_REPORT_TENSORBOARD, "An event file of TensorBoard", "tensorboard"},
     {FLUX_REPORT_WANDB, "A folder that wandb sync uploads", "wandb"},
+    {FLUX_REPORT_HTTP, "A page with curves, pictures and buttons, while training runs",
+        "http"},
     {0, NULL, NULL},
 };
 
@@ -128,6 +130,44 @@ free_settings (GArray *settings)
   g_array_unref (settings);
 }
 
+/* A button of the page was pressed; in its thread, which a change of state waits for. */
+static void
+take_command (FluxReportCommand command, gpointer data)
+{
+  GstFluxTrainSink *self = data;
+
+  switch (command) {
+    case FLUX_REPORT_PAUSE:
+    case FLUX_REPORT_RESUME:
+      GST_OBJECT_LOCK (self);
+      self->paused = command == FLUX_REPORT_PAUSE;
+      g_cond_signal (&self->unpaused);
+      GST_OBJECT_UNLOCK (self);
+      break;
+    case FLUX_REPORT_SAVE:
+      g_atomic_int_set (&self->want_checkpoint, TRUE);
+      break;
+    case FLUX_REPORT_STOP:
+      gst_flux_train_sink_end_early (self);
+      break;
+  }
+}
+
+/* To the one who trains, with the token; not by GST_ELEMENT_INFO, which logs. */
+static void
+announce_page (GstFluxTrainSink *self)
+{
+  const gchar *url = flux_report_get_location (self->report, FLUX_REPORT_HTTP);
+  const gchar *token = flux_report_get_token (self->report);
+  GError *info =
+      g_error_new (GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_SETTINGS, "Follow it at %s%s%s",
+          url, token != NULL ? "?token=" : "", token != NULL ? token : "");
+
+  gst_element_post_message (
+      GST_ELEMENT (self), gst_message_new_info (GST_OBJECT (self), info, NULL));
+  g_error_free (info);
+}
+
 static void
 announce (GstFluxTrainSink *self)
 {
@@ -142,6 +182,8 @@ announce (GstFluxTrainSink *self)
         gst_message_new_element (GST_OBJECT (self),
             gst_structure_new ("flux-report", "format", G_TYPE_STRING, f->value_nick,
                 "location", G_TYPE_STRING, location, NULL)));
+    if (f->value == FLUX_REPORT_HTTP)
+      announce_page (self);
   }
 }
 
@@ -162,6 +204,11 @@ start_report (GstFluxTrainSink *self, GError **error)
   config.name = name;
   config.settings = (const FluxReportSetting *)(gpointer)settings->data;
   config.n_settings = settings->len;
+  config.http.address = self->http_address != NULL ? self->http_address : "localhost";
+  config.http.port = self->http_port;
+  config.http.token = self->http_token;
+  config.http.command = take_command;
+  config.http.data = self;
   self->report = flux_report_new (&config, error);
   free_settings (settings);
   if (self->report == NULL)
@@ -235,6 +282,20 @@ gst_flux_train_sink_report_paired_loss (
 
   if (self->report != NULL && !flux_report_paired_loss (self->report, step, loss, &error))
     warn (self, error);
+}
+
+void
+gst_flux_train_sink_report_state (GstFluxTrainSink *self, const gchar *state)
+{
+  if (self->report != NULL)
+    flux_report_state (self->report, state);
+}
+
+void
+gst_flux_train_sink_report_saved (GstFluxTrainSink *self, guint64 step)
+{
+  if (self->report != NULL)
+    flux_report_saved (self->report, step);
 }
 
 static void

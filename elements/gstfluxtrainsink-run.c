@@ -90,11 +90,18 @@ is_paused (GstFluxTrainSink *self)
 static gboolean
 rest (GstFluxTrainSink *self, GError **error)
 {
+  gboolean rests = FALSE;
+
   while (!g_atomic_int_get (&self->finish) && is_paused (self)) {
+    if (!rests)
+      gst_flux_train_sink_tell_paused (self, TRUE);
+    rests = TRUE;
     gst_flux_train_sink_save_if_asked (self);
     if (!gst_flux_train_sink_may_go_on (self))
       return cancelled (error);
   }
+  if (rests)
+    gst_flux_train_sink_tell_paused (self, FALSE);
   return TRUE;
 }
 

@@ -42,9 +42,16 @@
  * `step` (guint64), `loss` (gdouble, over the same triples each time), `triples` (guint).
  *
  * `flux-report`, once for each format that `report-to` names: `format` (string), and
- * `location` (string: a file; of wandb, the folder of the run).
+ * `location` (string: a file; of wandb, the folder of the run; of http, the page's
+ * address without its token).
  *
  * `flux-push`, when the adapter is on the Hub: `location` (string: its page).
+ *
+ * ## The page
+ * `report-to=http` serves a page while the element is in PAUSED or PLAYING: loss, paired
+ * loss, learning rate, speed, memory, time left, the pictures of previews, and buttons
+ * that pause (the property `paused`), save (the signal save-checkpoint) and stop (as an
+ * EOS event does). An INFO message has its address, with the token where one is needed.
  *
  * ## Publishing
  * With `push-to-hub` the adapter goes to that repository of the Hub after the last step,
@@ -360,6 +367,16 @@ gst_flux_train_sink_event (GstBaseSink *base, GstEvent *event)
 
 /* ---- the element ---- */
 
+void
+gst_flux_train_sink_end_early (GstFluxTrainSink *self)
+{
+  GstEvent *eos = gst_event_new_eos ();
+
+  g_atomic_int_set (&self->finish, TRUE);
+  if (!gst_flux_hub_take_eos (&self->hub, eos))
+    gst_event_unref (eos);
+}
+
 /* EOS that an application or gst-launch-1.0 -e sends: enough. It is for the trainer, not
  * for its sink pad: samples that are still on their way are of no more use. */
 static gboolean
@@ -369,9 +386,8 @@ gst_flux_train_sink_send_event (GstElement *element, GstEvent *event)
 
   if (GST_EVENT_TYPE (event) != GST_EVENT_EOS)
     return GST_ELEMENT_CLASS (parent_class)->send_event (element, event);
-  g_atomic_int_set (&self->finish, TRUE);
-  if (!gst_flux_hub_take_eos (&self->hub, event))
-    gst_event_unref (event);
+  gst_flux_train_sink_end_early (self);
+  gst_event_unref (event);
   return TRUE;
 }
 

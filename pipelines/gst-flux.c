@@ -126,6 +126,16 @@ on_warning (Runner *self, GstMessage *message)
   say (self, line);
 }
 
+/* Such as the address of the training's page. */
+static void
+on_info (Runner *self, GstMessage *message)
+{
+  g_autoptr (GError) error = NULL;
+
+  gst_message_parse_info (message, &error, NULL);
+  say (self, error->message);
+}
+
 /* After Ctrl-C: whether there is anything to go on from. */
 static void
 tell_if_nothing_saved (Runner *self)
@@ -148,6 +158,9 @@ on_message (GstBus *bus, GstMessage *message, gpointer data)
       break;
     case GST_MESSAGE_WARNING:
       on_warning (self, message);
+      break;
+    case GST_MESSAGE_INFO:
+      on_info (self, message);
       break;
     default:
       if (gst_message_has_name (message, "flux-checkpoint"))

@@ -4,6 +4,7 @@
  *   report.c       hands events to the formats
  *   jsonl.c, tensorboard.c, wandb.c   a format each
  *   wandb-log.c    the record file of the last
+ *   http*.c, page.*  the page; live.c: what it shows
  *   chunk.c        protobuf fields and checksums
  *   file.c         files that only grow
  *   png.c          a picture as PNG */
@@ -28,8 +29,11 @@ struct _FluxReporter {
   char *location;
   gboolean (*step) (FluxReporter *self, const FluxReportStep *step, GError **error);
   gboolean (*paired_loss) (FluxReporter *self, guint64 step, double loss, GError **error);
-  /* May be NULL. */
+  /* These may be NULL. */
   gboolean (*image) (FluxReporter *self, const FluxReportImage *image, GError **error);
+  void (*state) (FluxReporter *self, const char *state);
+  void (*saved) (FluxReporter *self, guint64 step);
+  const char *token;
   void (*free) (FluxReporter *self, gboolean finished); /* all but location */
 };
 
@@ -42,6 +46,7 @@ typedef struct {
 FluxReporter *flux_report_jsonl_new (const FluxReportRun *run, GError **error);
 FluxReporter *flux_report_tensorboard_new (const FluxReportRun *run, GError **error);
 FluxReporter *flux_report_wandb_new (const FluxReportRun *run, GError **error);
+FluxReporter *flux_report_http_new (const FluxReportRun *run, GError **error);
 
 /* ---- file.c ---- */
 
@@ -100,7 +105,7 @@ typedef struct {
 guint flux_report_scalars (
     const FluxReportStep *step, FluxReportScalar scalars[FLUX_REPORT_N_SCALARS]);
 
-/* JSON has no NaN: null. */
+/* JSON has no NaN: null. name: NULL in an array. */
 void flux_report_json_number (JsonBuilder *to, const char *name, double value);
 /* What a step is made of, as members of the open object. */
 void flux_report_json_step (JsonBuilder *to, const FluxReportStep *step);

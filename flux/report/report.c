@@ -3,23 +3,38 @@
 #include "flux/report/report.h"
 
 #include <math.h>
+#include <string.h>
 
 #include "flux/report/report-private.h"
 
 struct _FluxReport {
   GMutex lock;
   GPtrArray *reporters; /* FluxReporter */
-  char *locations[3];
+  char *locations[4];
+  const char *token;
 };
 
 /* ---- JSON ---- */
 
+/* json-glib up to 1.6 adds ".0" to what has no point, and makes 1e-08.0 of 1e-08, which
+ * is no JSON: then the number beside it, which has one. */
+static double
+with_point (double value)
+{
+  char text[G_ASCII_DTOSTR_BUF_SIZE];
+
+  g_ascii_dtostr (text, sizeof text, value);
+  return strchr (text, 'e') != NULL && strchr (text, '.') == NULL ? nextafter (value, 0)
+                                                                  : value;
+}
+
 void
 flux_report_json_number (JsonBuilder *to, const char *name, double value)
 {
-  json_builder_set_member_name (to, name);
+  if (name != NULL)
+    json_builder_set_member_name (to, name);
   if (isfinite (value))
-    json_builder_add_double_value (to, value);
+    json_builder_add_double_value (to, with_point (value));
   else
     json_builder_add_null_value (to);
 }
@@ -112,7 +127,8 @@ FluxReport *
 flux_report_new (const FluxReportConfig *config, GError **error)
 {
   static FluxReporter *(*const make[]) (const FluxReportRun *, GError **) = {
-      flux_report_jsonl_new, flux_report_tensorboard_new, flux_report_wandb_new};
+      flux_report_jsonl_new, flux_report_tensorboard_new, flux_report_wandb_new,
+      flux_report_http_new};
   FluxReport *self = g_new0 (FluxReport, 1);
   g_autoptr (GDateTime) now = g_date_time_new_now_local ();
   g_autofree char *stamp = g_date_time_format (now, "%Y%m%d_%H%M%S");
@@ -134,6 +150,8 @@ flux_report_new (const FluxReportConfig *config, GError **error)
     }
     r->which = (FluxReportTo)(1u << i);
     self->locations[i] = g_strdup (r->location);
+    if (r->token != NULL)
+      self->token = r->token;
     g_ptr_array_add (self->reporters, r);
   }
   return self;
@@ -160,6 +178,12 @@ flux_report_get_location (FluxReport *self, FluxReportTo which)
     if ((guint)which == 1u << i)
       return self->locations[i];
   return NULL;
+}
+
+const char *
+flux_report_get_token (FluxReport *self)
+{
+  return self->token;
 }
 
 /* ---- events ---- */
@@ -254,4 +278,32 @@ flux_report_picture (FluxReport *self, const FluxReportPicture *picture, GError 
   ok = tell_all (self, tell_image, &image, error);
   g_bytes_unref (image.png);
   return ok;
+}
+
+static gboolean
+tell_state (FluxReporter *to, gconstpointer state, GError **error)
+{
+  if (to->state != NULL)
+    to->state (to, state);
+  return TRUE;
+}
+
+void
+flux_report_state (FluxReport *self, const char *state)
+{
+  tell_all (self, tell_state, state, NULL);
+}
+
+static gboolean
+tell_saved (FluxReporter *to, gconstpointer step, GError **error)
+{
+  if (to->saved != NULL)
+    to->saved (to, *(const guint64 *)step);
+  return TRUE;
+}
+
+void
+flux_report_saved (FluxReport *self, guint64 step)
+{
+  tell_all (self, tell_saved, &step, NULL);
 }

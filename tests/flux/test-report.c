@@ -72,6 +72,7 @@ test_jsonl (void)
     g_assert_true (flux_report_step (r, &s, &error));
   }
   bad.loss = G_MAXDOUBLE * 2;
+  bad.learning_rate = 1e-8;
   g_assert_true (flux_report_step (r, &bad, &error));
   flux_report_free (r, TRUE);
   g_assert_true (g_file_get_contents (path, &text, NULL, NULL));
@@ -93,6 +94,9 @@ test_jsonl (void)
       g_assert_cmpint (json_object_get_int_member (o, "memory_bytes"), ==, 1 << 30);
     } else {
       g_assert_true (json_object_get_null_member (o, "loss"));
+      g_assert_cmpfloat_with_epsilon (
+          json_object_get_double_member (o, "learning_rate"), 1e-8, 1e-20);
+      g_assert_null (strstr (lines[i], "e-08.0"));
     }
     json_node_unref (node);
   }
