@@ -2,6 +2,7 @@
  * SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "flux/convert/fuse.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "flux/convert/workers.h"
@@ -139,15 +140,12 @@ flux_fuse_add (
   Job job = {.info = info,
       .modules = g_hash_table_lookup (self->modules, info->name),
       .from = data,
-      .to = g_try_malloc (info->n_bytes)};
+      .to = flux_workers_alloc (info->name, info->n_bytes, error)};
 
-  if (job.to == NULL) {
-    g_set_error (error, FLUX_ERROR, FLUX_ERROR_NO_SPACE,
-        "There is no memory for the tensor '%s'.", info->name);
+  if (job.to == NULL)
     return NULL;
-  }
   if (flux_workers_run (self->workers, info, add_to_piece, &job, error))
-    return g_bytes_new_take (job.to, info->n_bytes);
-  g_free (job.to);
+    return g_bytes_new_with_free_func (job.to, info->n_bytes, free, job.to);
+  free (job.to);
   return NULL;
 }

@@ -3,6 +3,7 @@
 #include "flux/convert/quantise.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "flux/convert/workers.h"
@@ -259,17 +260,6 @@ convert_piece (const FluxPiece *piece, gpointer data)
       job->to + first * fx_dtype_size (dtype), dtype, piece->values, FX_F32, n);
 }
 
-static gpointer
-allocate (const FluxTensorInfo *info, gsize n_bytes, GError **error)
-{
-  gpointer p = g_try_malloc (MAX (n_bytes, 1));
-
-  if (p == NULL)
-    g_set_error (error, FLUX_ERROR, FLUX_ERROR_NO_SPACE,
-        "There is no memory for the tensor '%s'.", info->name);
-  return p;
-}
-
 /* absmax, or in its place the codes and scales of double quantisation; takes absmax. */
 static void
 fill_4bit (
@@ -285,13 +275,14 @@ fill_4bit (
     float *scales = g_new (float, nested);
 
     fx_absmax_quantize (absmax, blocks, codes, scales, &offset);
-    g_free (absmax);
+    free (absmax);
     parts[n++].bytes = g_bytes_new_take (codes, blocks);
     parts[n++].bytes = g_bytes_new_static (fx_nf4_code, sizeof fx_nf4_code);
     parts[n++].bytes = g_bytes_new_take (scales, nested * sizeof *scales);
     parts[n++].bytes = g_bytes_new_static (fx_dynamic_map (true), 256 * sizeof (float));
   } else {
-    parts[n++].bytes = g_bytes_new_take (absmax, blocks * sizeof *absmax);
+    parts[n++].bytes =
+        g_bytes_new_with_free_func (absmax, blocks * sizeof *absmax, free, absmax);
     parts[n++].bytes = g_bytes_new_static (fx_nf4_code, sizeof fx_nf4_code);
   }
   parts[n].bytes = quant_state (self, info, offset);
@@ -301,14 +292,15 @@ static void
 fill (FluxQuantise *self, const FluxTensorInfo *info, FluxQuantised *parts, char *to,
     float *absmax)
 {
-  parts[0].bytes = g_bytes_new_take (to, parts[0].info->n_bytes);
+  parts[0].bytes = g_bytes_new_with_free_func (to, parts[0].info->n_bytes, free, to);
   if (is_4bit (self)) {
     fill_4bit (self, info, parts, absmax);
   } else if (self->kind == FLUX_STORED_INT8) {
-    parts[1].bytes = g_bytes_new_take (absmax, parts[1].info->n_bytes);
+    parts[1].bytes =
+        g_bytes_new_with_free_func (absmax, parts[1].info->n_bytes, free, absmax);
     parts[2].bytes = g_bytes_new_static ("", 1); /* 0: rows */
   } else {
-    g_free (absmax);
+    free (absmax);
   }
 }
 
@@ -324,16 +316,16 @@ flux_quantise_run (FluxQuantise *self, const FluxTensorInfo *info, gconstpointer
     n_absmax = info->n_elements / FX_NF4_BLOCK;
   else if (self->kind == FLUX_STORED_INT8)
     n_absmax = (gsize)info->dims[0];
-  job.to = allocate (info, parts[0].info->n_bytes, error);
+  job.to = flux_workers_alloc (info->name, parts[0].info->n_bytes, error);
   if (job.to != NULL)
-    job.absmax = allocate (info, n_absmax * sizeof (float), error);
+    job.absmax = flux_workers_alloc (info->name, n_absmax * sizeof (float), error);
   if (job.absmax != NULL &&
       flux_workers_run (self->workers, info, convert_piece, &job, error)) {
     fill (self, info, parts, job.to, job.absmax);
     return n;
   }
-  g_free (job.to);
-  g_free (job.absmax);
+  free (job.to);
+  free (job.absmax);
   for (guint i = 0; i < n; i++)
     flux_quantised_clear (&parts[i]);
   return 0;

@@ -2,10 +2,16 @@
  * SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "flux/convert/workers.h"
 
+#include <stdlib.h>
+#include <sys/mman.h>
+
 #include "flux/error.h"
 #include "kernels/cpu/pool.h"
 
-enum { PIECE = 1 << 18 /* elements; a multiple of 64 */ };
+enum {
+  PIECE = 1 << 18, /* elements; a multiple of 64 */
+  HUGE_PAGE = 2 << 20
+};
 G_STATIC_ASSERT (PIECE % FX_NF4_BLOCK == 0);
 
 typedef struct {
@@ -141,4 +147,20 @@ flux_workers_run (FluxWorkers *self, const FluxTensorInfo *info, FluxPieceFunc f
         job.status == FX_ERR_MEMORY ? FLUX_ERROR_NO_SPACE : FLUX_ERROR_DEVICE,
         "Could not calculate with the tensor '%s' (error %d).", info->name, job.status);
   return FALSE;
+}
+
+gpointer
+flux_workers_alloc (const char *name, gsize n_bytes, GError **error)
+{
+  const gboolean is_large = n_bytes >= HUGE_PAGE;
+  void *p = NULL;
+
+  if (posix_memalign (&p, is_large ? HUGE_PAGE : 64, MAX (n_bytes, 1)) == 0) {
+    if (is_large)
+      madvise (p, n_bytes, MADV_HUGEPAGE); /* only a hint */
+    return p;
+  }
+  g_set_error (error, FLUX_ERROR, FLUX_ERROR_NO_SPACE,
+      "There is no memory for the tensor '%s'.", name);
+  return NULL;
 }

@@ -28,4 +28,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxWorkers, flux_workers_free)
 gboolean flux_workers_run (FluxWorkers *self, const FluxTensorInfo *info,
     FluxPieceFunc func, gpointer data, GError **error);
 
+/* Room for the data of a tensor, in huge pages where there are some: gigabytes pass
+ * through it. NULL after an error that names it. free() it. */
+gpointer flux_workers_alloc (const char *name, gsize n_bytes, GError **error);
+
 G_END_DECLS
