@@ -101,15 +101,25 @@ typedef struct {
   float *offset2;     /* the same length */
   const float *code8; /* NF4_DOUBLE: the 256 values of the 8-bit map */
   const float *bias;  /* [n] or NULL */
-  /* FX_Q_FP8: the other operand of a product is rounded to e4m3 too, each of its rows
-   * with a scale of its own (fx_fp8_scale): rows of x in gemm, rows of dy times W's
-   * scales in gemm_dgrad. n and k are then multiples of 16. */
+  /* FX_Q_FP8, FX_Q_INT8: the other operand of a product is rounded to the same 8 bits,
+   * each of its rows with a scale of its own (fx_fp8_scale, or absmax / 127): rows of x
+   * in gemm, rows of dy times W's scales in gemm_dgrad. n and k are then multiples of
+   * 16. */
   bool rounds_inputs;
-  /* W in the compute dtype, [n, k], or with rounds_inputs W^T in e4m3, [k, n], when
+  /* W in the compute dtype, [n, k], or with rounds_inputs W^T in its 8 bits, [k, n], when
    * fx_expand() has been asked for it and it still stands; NULL otherwise, then gemm
    * expands piecewise into scratch of its own. */
   void *expanded;
 } fx_weight;
+
+/* Rows in 8 bits, each with a scale of its own: the operand of a product with
+ * rounds_inputs, as the op that makes it can leave it. */
+typedef struct {
+  void *q;       /* [rows, cols], dense; NULL: not wanted */
+  float *scales; /* [rows]: a product is to be multiplied by them, and by W's in gemm */
+  int64_t rows, cols;
+  fx_dtype dtype; /* fx_rounded_dtype() of the weight */
+} fx_rounded;
 
 /* Activation functions. */
 typedef enum {
@@ -211,8 +221,8 @@ typedef struct {
 
   /* --- linear layers --- */
   /* dst [n, k] = W in dst's dtype, rounded to w->dtype on the way. Of a weight with
-   * rounds_inputs and for dst [k, n] of FX_E4M3: its bytes the other way round, which is
-   * what gemm_dgrad multiplies (CUDA only). */
+   * rounds_inputs and for dst [k, n] of fx_rounded_dtype (): its bytes the other way
+   * round, which is what gemm_dgrad multiplies (CUDA only). */
   int (*expand) (fx_backend *b, fx_mat dst, const fx_weight *w);
   /* y [m, n] = x [m, k] W^T (+ bias); beta 1 accumulates into y. */
   int (*gemm) (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w, bool beta);
@@ -269,6 +279,29 @@ typedef struct {
   int (*mse) (fx_backend *b, double *loss, fx_mat dpred, fx_mat pred, fx_mat target,
       float weight, float grad_scale);
 
+  /* --- operands of products in 8 bits, rounded where they are made ---
+   * NULL in a backend whose products alone round; the bits are the same either way.
+   * factor [cols] (NULL: ones) multiplies what is rounded: W's absmax for gemm_dgrad. y
+   * (dx, dy) is the result as it is without rounding, not wanted when its p is NULL. */
+  int (*round_rows) (fx_backend *b, fx_rounded r, fx_mat x, const float *factor);
+  int (*gemm_rounded) (
+      fx_backend *b, fx_mat y, fx_rounded x, const fx_weight *w, bool beta);
+  int (*dgrad_rounded) (
+      fx_backend *b, fx_mat dx, fx_rounded dy, const fx_weight *w, bool beta);
+  int (*adaln_rounded) (fx_backend *b, fx_mat y, fx_rounded r, float *stats, fx_mat x,
+      const float *shift, const float *scale, float eps);
+  /* Rows of [left | act (x)]; left.p may be NULL, and be the left part of y. */
+  int (*act_rounded) (
+      fx_backend *b, fx_mat y, fx_rounded r, fx_mat left, fx_mat x, fx_act kind);
+  int (*act_bwd_rounded) (fx_backend *b, fx_mat dx, fx_rounded r, const float *factor,
+      fx_mat dy, fx_mat x, fx_act kind);
+  /* Rounds all of dqkv, whose last d columns are there. */
+  int (*qknorm_rope_bwd_rounded) (fx_backend *b, fx_mat dqkv, fx_rounded r,
+      const float *factor, fx_mat dqk, fx_mat qkv, const float *rstd, const float *wq,
+      const float *wk, const fx_rope *rope, int64_t rope_row, int head_dim);
+  int (*gate_bwd_rounded) (fx_backend *b, fx_mat dy, fx_rounded r, const float *factor,
+      fx_mat dout, const float *gate);
+
   /* --- optimiser --- */
   /* *sum += sum of squares of x, in fp64. */
   int (*sum_squares) (fx_backend *b, double *sum, const float *x, int64_t n);
@@ -302,11 +335,18 @@ struct fx_backend {
   const char *name; /* "cpu", "cuda", "plan" */
   fx_dtype compute; /* dtype of activations */
   int device;       /* ordinal, 0 for the CPU */
-  bool has_fp8;     /* multiplies weights with rounds_inputs */
+  bool has_fp8;     /* multiplies FX_Q_FP8 weights with rounds_inputs */
   /* What the choice of GEMM plans depends on: GPU, library and version; NULL where
    * nothing is chosen. */
   const char *plans_key;
 };
+
+/* Do ops beside the products round their operands, too? */
+static inline bool
+fx_rounds_early (const fx_backend *b)
+{
+  return b->ops->gemm_rounded != NULL;
+}
 
 /* ---- backends ---- */
 
@@ -349,6 +389,13 @@ fx_convert (void *dst, fx_dtype dst_type, const void *src, fx_dtype src_type, si
 bool fx_all_finite (const float *x, size_t n);
 
 /* ---- matrices ---- */
+
+/* What the other operand of a product with w is rounded to. */
+static inline fx_dtype
+fx_rounded_dtype (const fx_weight *w)
+{
+  return w->qtype == FX_Q_INT8 ? FX_I8 : FX_E4M3;
+}
 
 static inline fx_mat
 fx_mat_new (void *p, int64_t rows, int64_t cols, fx_dtype dtype)
@@ -503,6 +550,22 @@ int fx_gate_residual (fx_backend *b, fx_mat out, fx_mat x, fx_mat y, const float
 int fx_gate_bwd (fx_backend *b, fx_mat dy, fx_mat dout, const float *gate);
 int fx_mse (fx_backend *b, double *loss, fx_mat dpred, fx_mat pred, fx_mat target,
     float weight, float grad_scale);
+int fx_round_rows (fx_backend *b, fx_rounded r, fx_mat x, const float *factor);
+int
+fx_gemm_rounded (fx_backend *b, fx_mat y, fx_rounded x, const fx_weight *w, bool beta);
+int
+fx_dgrad_rounded (fx_backend *b, fx_mat dx, fx_rounded dy, const fx_weight *w, bool beta);
+int fx_adaln_rounded (fx_backend *b, fx_mat y, fx_rounded r, float *stats, fx_mat x,
+    const float *shift, const float *scale, float eps);
+int fx_act_rounded (
+    fx_backend *b, fx_mat y, fx_rounded r, fx_mat left, fx_mat x, fx_act kind);
+int fx_act_bwd_rounded (fx_backend *b, fx_mat dx, fx_rounded r, const float *factor,
+    fx_mat dy, fx_mat x, fx_act kind);
+int fx_qknorm_rope_bwd_rounded (fx_backend *b, fx_mat dqkv, fx_rounded r,
+    const float *factor, fx_mat dqk, fx_mat qkv, const float *rstd, const float *wq,
+    const float *wk, const fx_rope *rope, int64_t rope_row, int head_dim);
+int fx_gate_bwd_rounded (fx_backend *b, fx_mat dy, fx_rounded r, const float *factor,
+    fx_mat dout, const float *gate);
 int fx_sum_squares (fx_backend *b, double *sum, const float *x, int64_t n);
 int fx_adamw_step (fx_backend *b, float *p, const float *g, float *m, float *v, int64_t n,
     const fx_adamw *o);

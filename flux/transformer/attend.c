@@ -27,14 +27,19 @@ flux_norm_rope (FluxRun *r, FluxLane *lane, fx_mat qk, fx_mat qkv, int row,
 }
 
 int
-flux_norm_rope_bwd (FluxRun *r, FluxLane *lane, fx_mat dqkv, fx_mat dqk, fx_mat qkv,
-    int row, const float *wq, const float *wk)
+flux_norm_rope_bwd (FluxRun *r, FluxLane *lane, fx_mat dqkv, fx_rounded dqkv8, fx_mat dqk,
+    fx_mat qkv, int row, const float *wq, const float *wk, const fx_weight *w)
 {
   const FluxConfig *c = &r->t->config;
 
-  return fx_qknorm_rope_bwd (r->b, dqkv, fx_rows (dqk, row, qkv.rows), qkv,
-      r->rstd + (gsize)row * 2 * c->num_attention_heads, wq, wk, &lane->rope, row,
-      c->attention_head_dim);
+  const float *rstd = r->rstd + (gsize)row * 2 * c->num_attention_heads;
+
+  dqk = fx_rows (dqk, row, qkv.rows);
+  if (dqkv8.q != NULL)
+    return fx_qknorm_rope_bwd_rounded (r->b, dqkv, dqkv8, w->absmax, dqk, qkv, rstd, wq,
+        wk, &lane->rope, row, c->attention_head_dim);
+  return fx_qknorm_rope_bwd (
+      r->b, dqkv, dqk, qkv, rstd, wq, wk, &lane->rope, row, c->attention_head_dim);
 }
 
 int

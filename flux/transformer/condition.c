@@ -33,7 +33,7 @@ embed (FluxRun *r, const FluxMlp *m, FluxEndSlot end, fx_mat x, guint n, gboolea
   const guint slot = flux_slot_end (&r->t->config, end);
   fx_mat hidden = fx_rows (r->hidden, 0, n), temb = fx_rows (r->temb, 0, n);
 
-  FX_TRY (flux_linear (r, hidden, x, &m->first, slot));
+  FX_TRY (flux_linear (r, hidden, x, flux_unrounded (), &m->first, slot));
   FX_TRY (fx_act_fwd (r->b, hidden, hidden, flux_none (), FX_ACT_SILU));
   FX_TRY (fx_gemm (r->b, temb, hidden, &m->second, beta));
   return flux_adapters (r, temb, hidden, slot + 1, 1);
@@ -68,7 +68,7 @@ modulate (FluxRun *r, guint n, const fx_weight *w, gint64 at, guint slot)
 {
   fx_mat out = fx_cols (fx_rows (r->mod, 0, n), 0, w->n), temb = fx_rows (r->temb, 0, n);
 
-  FX_TRY (flux_linear (r, out, temb, w, slot));
+  FX_TRY (flux_linear (r, out, temb, flux_unrounded (), w, slot));
   return fx_copy (r->b, fx_cols (fx_rows (r->mods, 0, n), at, w->n), out);
 }
 

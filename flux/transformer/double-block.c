@@ -27,21 +27,19 @@ slot_of (int index, int stream, int image, int text)
 
 /* n, stats; qk, rstd when the projections stand. */
 static int
-normed_input (FluxRun *r, FluxLane *lane, int index, int s, fx_mat x)
+normed_input (FluxRun *r, FluxLane *lane, int index, int s, fx_mat x, fx_rounded n8)
 {
-  return fx_adaln (r->b, flux_stream (lane, r->n, s),
+  return flux_norm (r, flux_stream (lane, r->n, s), n8,
       r->stats + 2 * flux_stream_row (lane, s), flux_stream (lane, x, s),
-      mods (r, lane, index, s, SHIFT_MSA), mods (r, lane, index, s, SCALE_MSA),
-      FLUX_NORM_EPS);
+      mods (r, lane, index, s, SHIFT_MSA), mods (r, lane, index, s, SCALE_MSA));
 }
 
 static int
-normed_middle (FluxRun *r, FluxLane *lane, int index, int s, fx_mat x1)
+normed_middle (FluxRun *r, FluxLane *lane, int index, int s, fx_mat x1, fx_rounded n8)
 {
-  return fx_adaln (r->b, flux_stream (lane, r->n2, s),
+  return flux_norm (r, flux_stream (lane, r->n2, s), n8,
       r->stats2 + 2 * flux_stream_row (lane, s), flux_stream (lane, x1, s),
-      mods (r, lane, index, s, SHIFT_MLP), mods (r, lane, index, s, SCALE_MLP),
-      FLUX_NORM_EPS);
+      mods (r, lane, index, s, SHIFT_MLP), mods (r, lane, index, s, SCALE_MLP));
 }
 
 int
@@ -56,10 +54,11 @@ flux_double_forward (FluxRun *r, FluxLane *lane, const FluxDouble *d, int index,
 
   for (int s = 0; s < FLUX_N_STREAMS; s++) {
     fx_mat part = flux_stream (lane, qkv, s);
+    fx_rounded n8 = flux_rounded (r, lane, (FluxRows)s, r->narrow8, dim, &d->qkv[s]);
 
     FX_TRY (flux_stream_begin (r, lane, s));
-    FX_TRY (normed_input (r, lane, index, s, x));
-    FX_TRY (flux_linear_qkv (r, part, flux_stream (lane, r->n, s), &d->qkv[s],
+    FX_TRY (normed_input (r, lane, index, s, x, n8));
+    FX_TRY (flux_linear_qkv (r, part, flux_stream (lane, r->n, s), n8, &d->qkv[s],
         slot_of (index, s, FLUX_D_Q, FLUX_D_ADD_Q)));
     FX_TRY (flux_norm_rope (
         r, lane, qk, part, flux_stream_row (lane, s), d->norm_q[s], d->norm_k[s]));
@@ -70,21 +69,24 @@ flux_double_forward (FluxRun *r, FluxLane *lane, const FluxDouble *d, int index,
     fx_mat y = flux_stream (lane, r->y, s), us = flux_stream (lane, u, s);
     fx_mat gs = flux_stream (lane, g, s);
     guint fc2 = slot_of (index, s, FLUX_D_FC2, FLUX_D_FC2_CONTEXT);
+    fx_rounded n8 = flux_rounded (r, lane, (FluxRows)s, r->narrow8, dim, &d->fc1[s]);
+    fx_rounded g8 = flux_rounded (r, lane, (FluxRows)s,
+        pass == FLUX_PASS_REDO ? NULL : r->wide8, 4 * dim, &d->fc2[s]);
 
     FX_TRY (flux_stream_begin (r, lane, s));
-    FX_TRY (flux_linear (r, y, flux_stream (lane, o, s), &d->out[s],
+    FX_TRY (flux_linear (r, y, flux_stream (lane, o, s), flux_unrounded (), &d->out[s],
         slot_of (index, s, FLUX_D_OUT, FLUX_D_ADD_OUT)));
     FX_TRY (fx_gate_residual (r->b, flux_stream (lane, x1, s), flux_stream (lane, x, s),
         y, mods (r, lane, index, s, GATE_MSA)));
-    FX_TRY (normed_middle (r, lane, index, s, x1));
-    FX_TRY (flux_linear (r, us, flux_stream (lane, r->n2, s), &d->fc1[s],
+    FX_TRY (normed_middle (r, lane, index, s, x1, n8));
+    FX_TRY (flux_linear (r, us, flux_stream (lane, r->n2, s), n8, &d->fc1[s],
         slot_of (index, s, FLUX_D_FC1, FLUX_D_FC1_CONTEXT)));
     if (pass == FLUX_PASS_REDO && !flux_is_trained (r, fc2))
       continue;
-    FX_TRY (fx_act_fwd (r->b, gs, us, flux_none (), FX_ACT_GELU_TANH));
+    FX_TRY (flux_gelu (r, gs, g8, flux_none_of (gs), us, fc2));
     if (pass == FLUX_PASS_REDO)
       continue;
-    FX_TRY (flux_linear (r, y, gs, &d->fc2[s], fc2));
+    FX_TRY (flux_linear (r, y, gs, g8, &d->fc2[s], fc2));
     FX_TRY (fx_gate_residual (r->b, flux_stream (lane, x_out, s),
         flux_stream (lane, x1, s), y, mods (r, lane, index, s, GATE_MLP)));
   }
@@ -100,15 +102,17 @@ restore (
 
   for (int s = 0; s < FLUX_N_STREAMS; s++) {
     fx_mat g = fx_cols (flux_stream (lane, r->cat, s), x.cols, 4 * x.cols);
+    guint fc2 = slot_of (index, s, FLUX_D_FC2, FLUX_D_FC2_CONTEXT);
 
     FX_TRY (flux_stream_begin (r, lane, s));
-    FX_TRY (normed_input (r, lane, index, s, x));
-    FX_TRY (normed_middle (r, lane, index, s, fx_rows (a->x1, 0, lane->tokens)));
+    FX_TRY (normed_input (r, lane, index, s, x, flux_unrounded ()));
+    FX_TRY (normed_middle (
+        r, lane, index, s, fx_rows (a->x1, 0, lane->tokens), flux_unrounded ()));
     FX_TRY (flux_norm_rope (r, lane, qk, flux_stream (lane, a->qkv, s),
         flux_stream_row (lane, s), d->norm_q[s], d->norm_k[s]));
-    if (flux_is_trained (r, slot_of (index, s, FLUX_D_FC2, FLUX_D_FC2_CONTEXT)))
-      FX_TRY (fx_act_fwd (
-          r->b, g, flux_stream (lane, a->u, s), flux_none (), FX_ACT_GELU_TANH));
+    if (flux_is_trained (r, fc2))
+      FX_TRY (flux_gelu (
+          r, g, flux_unrounded (), flux_none_of (g), flux_stream (lane, a->u, s), fc2));
   }
   return flux_streams_end (r);
 }
@@ -124,19 +128,26 @@ mlp_backward (
   fx_mat du = fx_cols (flux_stream (lane, r->dcat, s), dim, 4 * dim);
   fx_mat g = fx_cols (flux_stream (lane, r->cat, s), dim, 4 * dim);
   fx_mat dn = flux_stream (lane, r->dn, s);
+  const guint fc1 = slot_of (index, s, FLUX_D_FC1, FLUX_D_FC1_CONTEXT),
+              fc2 = slot_of (index, s, FLUX_D_FC2, FLUX_D_FC2_CONTEXT),
+              out = slot_of (index, s, FLUX_D_OUT, FLUX_D_ADD_OUT);
+  fx_rounded dy8 = flux_rounded (r, lane, (FluxRows)s, r->narrow8, dim, &d->fc2[s]);
+  fx_rounded du8 = flux_rounded (r, lane, (FluxRows)s, r->wide8, 4 * dim, &d->fc1[s]);
+  fx_rounded do8 = flux_rounded (r, lane, (FluxRows)s, r->narrow8, dim, &d->out[s]);
 
-  FX_TRY (fx_gate_bwd (r->b, dy, dx, mods (r, lane, index, s, GATE_MLP)));
-  FX_TRY (flux_linear_bwd (r, du, dy, g, &d->fc2[s],
-      slot_of (index, s, FLUX_D_FC2, FLUX_D_FC2_CONTEXT), FALSE));
-  FX_TRY (fx_act_bwd (r->b, du, du, flux_stream (lane, a->u, s), FX_ACT_GELU_TANH));
-  FX_TRY (flux_linear_bwd (r, dn, du, flux_stream (lane, r->n2, s), &d->fc1[s],
-      slot_of (index, s, FLUX_D_FC1, FLUX_D_FC1_CONTEXT), FALSE));
+  FX_TRY (flux_gate_bwd (
+      r, dy, dy8, dx, mods (r, lane, index, s, GATE_MLP), &d->fc2[s], fc2));
+  FX_TRY (flux_linear_bwd (r, du, dy, dy8, g, &d->fc2[s], fc2, FALSE));
+  FX_TRY (flux_gelu_bwd (r, du, du8, flux_stream (lane, a->u, s), &d->fc1[s], fc1));
+  FX_TRY (flux_linear_bwd (
+      r, dn, du, du8, flux_stream (lane, r->n2, s), &d->fc1[s], fc1, FALSE));
   FX_TRY (fx_adaln_bwd (r->b, dx, dn, flux_stream (lane, a->x1, s),
       r->stats2 + 2 * flux_stream_row (lane, s), mods (r, lane, index, s, SCALE_MLP)));
-  FX_TRY (fx_gate_bwd (r->b, dy, dx, mods (r, lane, index, s, GATE_MSA)));
+  FX_TRY (flux_gate_bwd (
+      r, dy, do8, dx, mods (r, lane, index, s, GATE_MSA), &d->out[s], out));
   /* dn is free again: gradient of attention's output. */
-  return flux_linear_bwd (r, dn, dy, flux_stream (lane, a->o, s), &d->out[s],
-      slot_of (index, s, FLUX_D_OUT, FLUX_D_ADD_OUT), FALSE);
+  return flux_linear_bwd (
+      r, dn, dy, do8, flux_stream (lane, a->o, s), &d->out[s], out, FALSE);
 }
 
 int
@@ -160,12 +171,14 @@ flux_double_backward (FluxRun *r, FluxLane *lane, const FluxDouble *d, int index
   for (int s = 0; s < FLUX_N_STREAMS; s++) {
     fx_mat part = flux_stream (lane, dqkv, s);
     fx_mat dn = want_dx ? flux_stream (lane, r->dn, s) : flux_none ();
+    fx_rounded part8 = flux_rounded (
+        r, lane, (FluxRows)s, want_dx ? r->wide8 : NULL, 3 * x.cols, &d->qkv[s]);
 
     FX_TRY (flux_stream_begin (r, lane, s));
-    FX_TRY (flux_norm_rope_bwd (r, lane, part, dqk, flux_stream (lane, a->qkv, s),
-        flux_stream_row (lane, s), d->norm_q[s], d->norm_k[s]));
-    FX_TRY (flux_linear_qkv_bwd (r, dn, part, flux_stream (lane, r->n, s), &d->qkv[s],
-        slot_of (index, s, FLUX_D_Q, FLUX_D_ADD_Q)));
+    FX_TRY (flux_norm_rope_bwd (r, lane, part, part8, dqk, flux_stream (lane, a->qkv, s),
+        flux_stream_row (lane, s), d->norm_q[s], d->norm_k[s], &d->qkv[s]));
+    FX_TRY (flux_linear_qkv_bwd (r, dn, part, part8, flux_stream (lane, r->n, s),
+        &d->qkv[s], slot_of (index, s, FLUX_D_Q, FLUX_D_ADD_Q), FALSE));
     if (want_dx)
       FX_TRY (fx_adaln_bwd (r->b, flux_stream (lane, lane->dx, s), dn,
           flux_stream (lane, x, s), r->stats + 2 * flux_stream_row (lane, s),

@@ -29,8 +29,8 @@ embed (
   fx_mat x = flux_stream (lane, lane->x[0], stream), y = flux_stream (lane, r->y, stream);
 
   if (x.dtype == tokens.dtype)
-    return flux_linear (r, x, tokens, w, slot);
-  FX_TRY (flux_linear (r, y, tokens, w, slot));
+    return flux_linear (r, x, tokens, flux_unrounded (), w, slot);
+  FX_TRY (flux_linear (r, y, tokens, flux_unrounded (), w, slot));
   return fx_copy (r->b, x, y);
 }
 
@@ -69,8 +69,8 @@ flux_final_forward (FluxRun *r, FluxLane *lane)
   FX_TRY (fx_adaln (r->b, n, r->final_stats,
       flux_stream (lane, lane->x[r->n_blocks], FLUX_IMAGE), final_mods (r, lane, 1),
       final_mods (r, lane, 0), FLUX_NORM_EPS));
-  return flux_linear (r, fx_rows (lane->pred, 0, lane->image_tokens), n, &r->t->proj_out,
-      flux_slot_end (&r->t->config, FLUX_E_OUT));
+  return flux_linear (r, fx_rows (lane->pred, 0, lane->image_tokens), n,
+      flux_unrounded (), &r->t->proj_out, flux_slot_end (&r->t->config, FLUX_E_OUT));
 }
 
 int
@@ -84,8 +84,9 @@ flux_final_backward (FluxRun *r, FluxLane *lane, guint index, const float *targe
 
   FX_TRY (flux_upload_f32 (r, want, target));
   FX_TRY (fx_mse (r->b, r->losses + index, dpred, pred, want, weight, grad_scale));
-  FX_TRY (flux_linear_bwd (r, dn, dpred, flux_stream (lane, r->y, FLUX_IMAGE),
-      &r->t->proj_out, flux_slot_end (&r->t->config, FLUX_E_OUT), FALSE));
+  FX_TRY (flux_linear_bwd (r, dn, dpred, flux_unrounded (),
+      flux_stream (lane, r->y, FLUX_IMAGE), &r->t->proj_out,
+      flux_slot_end (&r->t->config, FLUX_E_OUT), FALSE));
   FX_TRY (fx_zero (r->b, lane->dx.p,
       (gsize)(lane->dx.rows * lane->dx.ld) * fx_dtype_size (lane->dx.dtype)));
   return fx_adaln_bwd (r->b, flux_stream (lane, lane->dx, FLUX_IMAGE), dn,

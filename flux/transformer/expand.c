@@ -84,7 +84,7 @@ expand_at (FluxRun *r, fx_weight *w, char *base, gsize *at, gboolean fill)
   fx_mat to = fx_mat_new (base + *at, w->n, w->k, r->b->compute);
 
   if (w->rounds_inputs)
-    to = fx_mat_new (base + *at, w->k, w->n, FX_E4M3);
+    to = fx_mat_new (base + *at, w->k, w->n, fx_rounded_dtype (w));
   if (w->qtype == FX_Q_NONE && w->dtype == r->b->compute)
     return FX_OK;
   if (fill)

@@ -16,6 +16,16 @@ flux_is_trained (FluxRun *r, guint slot)
   return FALSE;
 }
 
+gboolean
+flux_has_module (FluxRun *r, guint slot)
+{
+  for (guint i = 0; i < r->n_loras; i++) {
+    if (flux_lora_module (r->loras[i], slot) != NULL)
+      return TRUE;
+  }
+  return FALSE;
+}
+
 /* An adapter's modules on the n slots from `slot` on as one group of the kernels, which
  * reads x once for all of them; FALSE when one is missing or they do not match. */
 static gboolean
@@ -94,34 +104,51 @@ adapters_bwd (FluxRun *r, fx_mat dx, fx_mat dy, fx_mat x, guint slot, guint n)
   return FX_OK;
 }
 
-int
-flux_linear (FluxRun *r, fx_mat y, fx_mat x, const fx_weight *w, guint slot)
+static int
+gemm (FluxRun *r, fx_mat y, fx_mat x, fx_rounded x8, const fx_weight *w)
 {
-  FX_TRY (fx_gemm (r->b, y, x, w, false));
+  return x8.q != NULL ? fx_gemm_rounded (r->b, y, x8, w, false)
+                      : fx_gemm (r->b, y, x, w, false);
+}
+
+int
+flux_linear (
+    FluxRun *r, fx_mat y, fx_mat x, fx_rounded x8, const fx_weight *w, guint slot)
+{
+  FX_TRY (gemm (r, y, x, x8, w));
   return flux_adapters (r, y, x, slot, 1);
 }
 
 int
-flux_linear_qkv (FluxRun *r, fx_mat qkv, fx_mat x, const fx_weight *w, guint slot)
+flux_linear_qkv (
+    FluxRun *r, fx_mat qkv, fx_mat x, fx_rounded x8, const fx_weight *w, guint slot)
 {
-  FX_TRY (fx_gemm (r->b, qkv, x, w, false));
+  FX_TRY (gemm (r, qkv, x, x8, w));
   return flux_adapters (r, qkv, x, slot, 3);
 }
 
-int
-flux_linear_bwd (FluxRun *r, fx_mat dx, fx_mat dy, fx_mat x, const fx_weight *w,
-    guint slot, gboolean beta)
+static int
+dgrad (
+    FluxRun *r, fx_mat dx, fx_mat dy, fx_rounded dy8, const fx_weight *w, gboolean beta)
 {
-  if (dx.p != NULL)
-    FX_TRY (fx_gemm_dgrad (r->b, dx, dy, w, beta));
+  if (dx.p == NULL)
+    return FX_OK;
+  return dy8.q != NULL ? fx_dgrad_rounded (r->b, dx, dy8, w, beta)
+                       : fx_gemm_dgrad (r->b, dx, dy, w, beta);
+}
+
+int
+flux_linear_bwd (FluxRun *r, fx_mat dx, fx_mat dy, fx_rounded dy8, fx_mat x,
+    const fx_weight *w, guint slot, gboolean beta)
+{
+  FX_TRY (dgrad (r, dx, dy, dy8, w, beta));
   return adapters_bwd (r, dx, dy, x, slot, 1);
 }
 
 int
-flux_linear_qkv_bwd (
-    FluxRun *r, fx_mat dx, fx_mat dqkv, fx_mat x, const fx_weight *w, guint slot)
+flux_linear_qkv_bwd (FluxRun *r, fx_mat dx, fx_mat dqkv, fx_rounded dqkv8, fx_mat x,
+    const fx_weight *w, guint slot, gboolean beta)
 {
-  if (dx.p != NULL)
-    FX_TRY (fx_gemm_dgrad (r->b, dx, dqkv, w, false));
+  FX_TRY (dgrad (r, dx, dqkv, dqkv8, w, beta));
   return adapters_bwd (r, dx, dqkv, x, slot, 3);
 }

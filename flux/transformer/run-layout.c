@@ -125,6 +125,16 @@ lay_out_gradients (FluxRun *r)
   return FX_OK;
 }
 
+static gboolean
+rounds_early (const FluxRun *r)
+{
+  const FluxTransformer *t = r->t;
+
+  return fx_rounds_early (r->b) &&
+         (t->config.num_layers > 0 ? t->doubles[0].fc1[FLUX_IMAGE].rounds_inputs
+                                   : t->singles[0].mlp.rounds_inputs);
+}
+
 static int
 lay_out_work (FluxRun *r)
 {
@@ -136,6 +146,10 @@ lay_out_work (FluxRun *r)
   FX_TRY (mat (r, "work of one block", s, dim, type, &r->y));
   FX_TRY (mat (r, "work of one block", s, 2 * dim, type, &r->qk));
   FX_TRY (mat (r, "work of one block", s, 5 * dim, type, &r->cat));
+  if (rounds_early (r)) {
+    FX_TRY (bytes (r, "operands in 8 bits", flux_rounded_bytes (s, dim), &r->narrow8));
+    FX_TRY (bytes (r, "operands in 8 bits", flux_rounded_bytes (s, 5 * dim), &r->wide8));
+  }
   /* Of q, k and v together; a row a sample in the conditioning. */
   FX_TRY (mat (r, "LoRA's hidden features", MAX (s, r->max_samples),
       3 * MAX (r->max_rank, 1), type, &r->h));

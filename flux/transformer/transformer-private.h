@@ -96,6 +96,7 @@ struct _FluxRun {
   fx_mat cat;                /* [S, 5 D] attention | GELU */
   fx_mat y;                  /* [S, D] what a gate adds */
   fx_mat h;                  /* [S, 3 rank] */
+  gpointer narrow8, wide8;   /* [S, D] and [S, 5 D] in 8 bits: rounded.c; or NULL */
   gint64 h_row;              /* where in h the stream at work has its rows */
   float *stats, *stats2;     /* [S, 2] */
   float *final_stats;        /* [I, 2] */
@@ -131,6 +132,22 @@ flux_none (void)
 {
   fx_mat m = {NULL, 0, 0, 0, FX_F32};
 
+  return m;
+}
+
+static inline fx_rounded
+flux_unrounded (void)
+{
+  fx_rounded m = {0};
+
+  return m;
+}
+
+/* No matrix of m's dtype. */
+static inline fx_mat
+flux_none_of (fx_mat m)
+{
+  m.p = NULL;
   return m;
 }
 
@@ -174,18 +191,43 @@ flux_stream_row (const FluxLane *lane, int stream)
 /* y += the adapters' share on x, for the n equal column parts of y, whose slots follow
  * each other. */
 int flux_adapters (FluxRun *r, fx_mat y, fx_mat x, guint slot, guint n);
-/* y = x W^T + bias + adapters. */
-int flux_linear (FluxRun *r, fx_mat y, fx_mat x, const fx_weight *w, guint slot);
+/* y = x W^T + bias + adapters. x8, dy8: x, dy in 8 bits, where the op that made them has
+ * rounded them (q not NULL); x and dy are then read only when flux_has_module (). */
+int flux_linear (
+    FluxRun *r, fx_mat y, fx_mat x, fx_rounded x8, const fx_weight *w, guint slot);
 /* The same for q, k, v in one product; slots are slot, slot + 1, slot + 2. */
-int flux_linear_qkv (FluxRun *r, fx_mat qkv, fx_mat x, const fx_weight *w, guint slot);
+int flux_linear_qkv (
+    FluxRun *r, fx_mat qkv, fx_mat x, fx_rounded x8, const fx_weight *w, guint slot);
 /* dx (+)= dy W and the adapters' share; gradients of the trained one. dx.p NULL: only
  * those. x is read only when flux_is_trained (). */
-int flux_linear_bwd (FluxRun *r, fx_mat dx, fx_mat dy, fx_mat x, const fx_weight *w,
-    guint slot, gboolean beta);
-int flux_linear_qkv_bwd (
-    FluxRun *r, fx_mat dx, fx_mat dqkv, fx_mat x, const fx_weight *w, guint slot);
+int flux_linear_bwd (FluxRun *r, fx_mat dx, fx_mat dy, fx_rounded dy8, fx_mat x,
+    const fx_weight *w, guint slot, gboolean beta);
+int flux_linear_qkv_bwd (FluxRun *r, fx_mat dx, fx_mat dqkv, fx_rounded dqkv8, fx_mat x,
+    const fx_weight *w, guint slot, gboolean beta);
 /* Has the slot a module with gradients? */
 gboolean flux_is_trained (FluxRun *r, guint slot);
+/* Has it any? */
+gboolean flux_has_module (FluxRun *r, guint slot);
+
+/* ---- rounded.c: operands of products in 8 bits ---- */
+
+typedef enum { FLUX_ROWS_TEXT, FLUX_ROWS_IMAGE, FLUX_ROWS_ALL } FluxRows;
+
+gsize flux_rounded_bytes (gint64 rows, gint64 cols);
+/* The lane's rows (FLUX_TEXT, FLUX_IMAGE or all) of a buffer of flux_rounded_bytes() for
+ * the other operand of w; q is NULL where the product is to round by itself. */
+fx_rounded flux_rounded (const FluxRun *r, const FluxLane *lane, FluxRows which,
+    gpointer buffer, gint64 cols, const fx_weight *w);
+int flux_norm (FluxRun *r, fx_mat n, fx_rounded n8, float *stats, fx_mat x,
+    const float *shift, const float *scale);
+/* y = [left | gelu (u)], the input of the layer at slot; left.p may be NULL, or y.p. */
+int flux_gelu (FluxRun *r, fx_mat y, fx_rounded y8, fx_mat left, fx_mat u, guint slot);
+/* du = du gelu' (u), in place, for w's gradient; w's layer is at slot. */
+int flux_gelu_bwd (
+    FluxRun *r, fx_mat du, fx_rounded du8, fx_mat u, const fx_weight *w, guint slot);
+/* dy = gate dx, for w's gradient. */
+int flux_gate_bwd (FluxRun *r, fx_mat dy, fx_rounded dy8, fx_mat dx, const float *gate,
+    const fx_weight *w, guint slot);
 
 /* Between begin and end the streams of a double block do not meet: text goes beside the
  * image, where the backend can, and comes first, because it is short. */

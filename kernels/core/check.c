@@ -115,13 +115,28 @@ fx_check_weight (const char *op, const fx_weight *w)
     case FX_Q_NF4_DOUBLE:
       return check_nf4 (op, w);
     case FX_Q_FP8:
+    case FX_Q_INT8:
       if (w->rounds_inputs && (w->n % 16 != 0 || w->k % 16 != 0))
         return fx_error (FX_ERR_SHAPE,
             "%s: products in 8 bits need multiples of 16, not [%" PRId64 ", %" PRId64 "]",
             op, w->n, w->k);
-      /* fallthrough */
-    case FX_Q_INT8:
       return fx_check_pointer (op, "absmax of the 8-bit weight", w->absmax);
   }
   return fx_error (FX_ERR_SHAPE, "%s: unknown quantisation %d", op, (int)w->qtype);
+}
+
+int
+fx_check_rounded (const char *op, fx_rounded r, int64_t rows, int64_t cols)
+{
+  FX_TRY (fx_check_pointer (op, "the rounded matrix", r.q));
+  FX_TRY (fx_check_pointer (op, "scales of the rounded matrix", r.scales));
+  if (r.rows != rows || r.cols != cols || cols % 16 != 0)
+    return fx_error (FX_ERR_SHAPE,
+        "%s: the rounded matrix is [%" PRId64 ", %" PRId64 "], must be [%" PRId64
+        ", %" PRId64 "] and of whole 16 columns",
+        op, r.rows, r.cols, rows, cols);
+  if (r.dtype != FX_E4M3 && r.dtype != FX_I8)
+    return fx_error (FX_ERR_SHAPE, "%s: the rounded matrix is %s, must be F8_E4M3 or I8",
+        op, fx_dtype_name (r.dtype));
+  return FX_OK;
 }

@@ -17,6 +17,8 @@ int fx_check_act_dims (const fx_backend *b, const char *op, const char *name, fx
 int fx_check_dtype (const char *op, const char *name, fx_mat m, fx_dtype dtype);
 int fx_check_float (const char *op, const char *name, fx_mat m);
 int fx_check_weight (const char *op, const fx_weight *w);
+/* Room for a rounded matrix of rows x cols, cols a multiple of 16. */
+int fx_check_rounded (const char *op, fx_rounded r, int64_t rows, int64_t cols);
 
 #define FX_CHECK_BACKEND(op, b)                                                          \
   do {                                                                                   \

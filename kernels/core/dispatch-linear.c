@@ -10,7 +10,7 @@ fx_expand (fx_backend *b, fx_mat dst, const fx_weight *w)
   FX_CHECK_OP (expand, b);
   FX_TRY (fx_check_weight ("expand", w));
   FX_TRY (fx_check_pointer ("expand", "data of the weight", w->data));
-  if (w->rounds_inputs && dst.dtype == FX_E4M3) {
+  if (w->rounds_inputs && dst.dtype == fx_rounded_dtype (w)) {
     if (dst.rows != w->k || dst.cols != w->n || dst.ld != w->n)
       return fx_error (
           FX_ERR_SHAPE, "expand: W^T is [%" PRId64 ", %" PRId64 "]", w->k, w->n);

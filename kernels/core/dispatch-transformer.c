@@ -78,6 +78,22 @@ fx_qknorm_rope_bwd (fx_backend *b, fx_mat dqkv, fx_mat dqk, fx_mat qkv, const fl
       b, dqkv, dqk, qkv, rstd, wq, wk, rope, rope_row, head_dim);
 }
 
+int
+fx_qknorm_rope_bwd_rounded (fx_backend *b, fx_mat dqkv, fx_rounded r, const float *factor,
+    fx_mat dqk, fx_mat qkv, const float *rstd, const float *wq, const float *wk,
+    const fx_rope *rope, int64_t rope_row, int head_dim)
+{
+  const char *op = "qknorm_rope_bwd_rounded";
+
+  FX_CHECK_OP (qknorm_rope_bwd_rounded, b);
+  FX_TRY (check_qknorm (b, op, dqk, qkv, wq, wk, rope, rope_row, head_dim));
+  FX_TRY (fx_check_act_dims (b, op, "dqkv", dqkv, qkv.rows, qkv.cols));
+  FX_TRY (fx_check_rounded (op, r, qkv.rows, qkv.cols));
+  FX_TRY (fx_check_pointer (op, "rstd", rstd));
+  return b->ops->qknorm_rope_bwd_rounded (
+      b, dqkv, r, factor, dqk, qkv, rstd, wq, wk, rope, rope_row, head_dim);
+}
+
 static int
 check_attention (const fx_backend *b, const char *op, fx_mat o, fx_mat q, fx_mat k,
     fx_mat v, const fx_attn *a)

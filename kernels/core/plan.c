@@ -89,6 +89,18 @@ NOTHING (gate_residual, fx_mat out, fx_mat x, fx_mat y, const float *gate)
 NOTHING (gate_bwd, fx_mat dy, fx_mat dout, const float *gate)
 NOTHING (mse, double *loss, fx_mat dpred, fx_mat pred, fx_mat target, float weight,
     float grad_scale)
+NOTHING (round_rows, fx_rounded r, fx_mat x, const float *factor)
+NOTHING (gemm_rounded, fx_mat y, fx_rounded x, const fx_weight *w, bool beta)
+NOTHING (adaln_rounded, fx_mat y, fx_rounded r, float *stats, fx_mat x,
+    const float *shift, const float *scale, float eps)
+NOTHING (act_rounded, fx_mat y, fx_rounded r, fx_mat left, fx_mat x, fx_act kind)
+NOTHING (act_bwd_rounded, fx_mat dx, fx_rounded r, const float *factor, fx_mat dy,
+    fx_mat x, fx_act kind)
+NOTHING (gate_bwd_rounded, fx_mat dy, fx_rounded r, const float *factor, fx_mat dout,
+    const float *gate)
+NOTHING (qknorm_rope_bwd_rounded, fx_mat dqkv, fx_rounded r, const float *factor,
+    fx_mat dqk, fx_mat qkv, const float *rstd, const float *wq, const float *wk,
+    const fx_rope *rope, int64_t rope_row, int head_dim)
 NOTHING (sum_squares, double *sum, const float *x, int64_t n)
 NOTHING (adamw, float *p, const float *g, float *m, float *v, int64_t n,
     const fx_adamw *o)
@@ -132,6 +144,14 @@ static const fx_ops plan_ops = {
     .gate_residual = plan_gate_residual,
     .gate_bwd = plan_gate_bwd,
     .mse = plan_mse,
+    .round_rows = plan_round_rows,
+    .gemm_rounded = plan_gemm_rounded,
+    .dgrad_rounded = plan_gemm_rounded,
+    .adaln_rounded = plan_adaln_rounded,
+    .act_rounded = plan_act_rounded,
+    .act_bwd_rounded = plan_act_bwd_rounded,
+    .gate_bwd_rounded = plan_gate_bwd_rounded,
+    .qknorm_rope_bwd_rounded = plan_qknorm_rope_bwd_rounded,
     .sum_squares = plan_sum_squares,
     .adamw = plan_adamw,
     .adamw8 = plan_adamw8,

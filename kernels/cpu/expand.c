@@ -171,7 +171,8 @@ expand_row (const fx_weight *w, int64_t row, int64_t col, int64_t cols, float *d
       break;
     case FX_Q_INT8:
       expand_int8 (w, row, col, cols, dst);
-      round_row (dst, cols, w->dtype);
+      if (!w->rounds_inputs) /* else the integers themselves are multiplied */
+        round_row (dst, cols, w->dtype);
       break;
     case FX_Q_FP8:
       expand_fp8 (w, row, col, cols, dst);
@@ -217,7 +218,7 @@ fx_cpu_expand (fx_backend *b, fx_mat dst, const fx_weight *w)
   fx_cpu *cpu = fx_cpu_of (b);
   expand_job job = {cpu, dst, *w};
 
-  if (dst.dtype == FX_E4M3)
+  if (dst.dtype == FX_E4M3 || dst.dtype == FX_I8)
     return fx_error (FX_ERR_UNSUPPORTED, "expand: the CPU multiplies W as it lies");
   job.w.expanded = NULL; /* which dst may be about to become */
   FX_TRY (fx_cpu_scratch (cpu, "expand", (size_t)w->k * sizeof (float)));

@@ -7,9 +7,9 @@
  * expanding 4-bit weights cheap: PANEL rows at a time, into the second-level cache.
  * Backward: rows of W go across the vectors as they are.
  * A few tokens would leave most of a vector idle: skinny.c takes those. */
-#include "fp8.h"
 #include "gemm-kernel.h"
 #include "panel.h"
+#include "rounded.h"
 #include "skinny.h"
 #include "transpose.h"
 
@@ -109,7 +109,7 @@ fx_cpu_gemm (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w, bool beta)
   size_t floats = DEPTH * TOKENS + GROUP * TOKENS + PANEL * (DEPTH + GAP);
 
   if (w->rounds_inputs)
-    FX_TRY (fx_round_fp8 (cpu, "gemm", &x, NULL));
+    FX_TRY (fx_round_operand (cpu, "gemm", &x, w, false));
   job.x = x;
   if (x.rows <= FX_SKINNY)
     return fx_skinny_gemm (cpu, y, x, w, beta);
@@ -179,7 +179,7 @@ fx_cpu_gemm_dgrad (fx_backend *b, fx_mat dx, fx_mat dy, const fx_weight *w, bool
   size_t floats = ROWS * COLS + MANY * COLS;
 
   if (w->rounds_inputs)
-    FX_TRY (fx_round_fp8 (cpu, "gemm_dgrad", &job.x, w->absmax));
+    FX_TRY (fx_round_operand (cpu, "gemm_dgrad", &job.x, w, true));
   /* Few panels: cut the tokens too, so that every thread has work. */
   while (job.group > 4 * FX_TILE_ROWS &&
          panels * ((dy.rows + job.group - 1) / job.group) < 2 * cpu->threads)

@@ -5,7 +5,7 @@
  * a block share what it read of scale and shift, which are twice as wide as a row in 16
  * bits. Backward, with xh = (x - mean) rstd and g = dy (1 + scale): dx += rstd (g - mean
  * (g) - xh mean (g xh)). */
-#include "kernels/cuda/common.cuh"
+#include "kernels/cuda/rounded.cuh"
 
 #define THREADS 128 /* for rows that they can hold, else MANY_THREADS */
 #define MANY_THREADS 256
@@ -19,10 +19,48 @@ column (int c)
   return (c * (int)blockDim.x + (int)threadIdx.x) * V;
 }
 
+/* What y has in a row, in 8 bits. */
+template <typename T, int V, int C>
+static __device__ __forceinline__ void
+round_row (const fx_rounded &r, int64_t row, float (*v)[V], float *shared)
+{
+  const bool is_int8 = r.dtype == FX_I8;
+  float largest = 0;
+
+#pragma unroll
+  for (int c = 0; c < C; c++) {
+    if (column<V> (c) < r.cols) {
+#pragma unroll
+      for (int j = 0; j < V; j++) {
+        v[c][j] = to_f (from_f<T> (v[c][j]));
+        largest = fmaxf (largest, magnitude (is_int8, v[c][j]));
+      }
+    }
+  }
+  const rounding round (is_int8, block_max (largest, shared));
+
+#pragma unroll
+  for (int c = 0; c < C; c++) {
+    if (column<V> (c) < r.cols) {
+      pack<uint8_t, V> p;
+
+#pragma unroll
+      for (int j = 0; j < V; j++)
+        p.v[j] = round (v[c][j]);
+      *reinterpret_cast<pack<uint8_t, V> *> (
+          (uint8_t *)r.q + row * r.cols + column<V> (c)) = p;
+    }
+  }
+  if (threadIdx.x == 0)
+    r.scales[row] = round.scale;
+}
+
+/* r.q NULL: y alone. */
 template <typename T, typename R, int V, int C>
 static __global__ void
-adaln (T *y, int64_t ldy, float *stats, const R *x, int64_t ldx, int64_t rows,
-    int per_block, int cols, const float *shift, const float *scale, float eps)
+adaln (T *y, int64_t ldy, fx_rounded r, float *stats, const R *x, int64_t ldx,
+    int64_t rows, int per_block, int cols, const float *shift, const float *scale,
+    float eps)
 {
   __shared__ float shared[MANY_THREADS / 32];
   const int64_t first = blockIdx.x * (int64_t)per_block;
@@ -68,6 +106,8 @@ adaln (T *y, int64_t ldy, float *stats, const R *x, int64_t ldx, int64_t rows,
         store<T, V> (y + row * ldy + column<V> (c), v[c]);
       }
     }
+    if (r.q != NULL)
+      round_row<T, V, C> (r, row, v, shared);
     if (stats != NULL && threadIdx.x == 0) {
       stats[2 * row] = mean;
       stats[2 * row + 1] = rstd;
@@ -167,8 +207,8 @@ wide (fx_mat narrow, fx_mat x)
   } while (0)
 
 int
-fxc_adaln (fx_backend *b, fx_mat y, float *stats, fx_mat x, const float *shift,
-    const float *scale, float eps)
+fxc_adaln_rounded (fx_backend *b, fx_mat y, fx_rounded r, float *stats, fx_mat x,
+    const float *shift, const float *scale, float eps)
 {
   fx_cuda *c = fxc (b);
   const int per_block = x.rows < MANY_ROWS ? 1 : 2;
@@ -176,11 +216,20 @@ fxc_adaln (fx_backend *b, fx_mat y, float *stats, fx_mat x, const float *shift,
 
   FXC_WITH_TYPES (c, y.dtype, x.dtype, {
     WITH_CHUNKS (c, (wide<T, R> (y, x) && aligned (scale) && aligned (shift)), x.cols, {
-      adaln<T, R, V, C><<<blocks, threads, 0, c->queue.stream>>> ((T *)y.p, y.ld, stats,
-          (const R *)x.p, x.ld, x.rows, per_block, (int)x.cols, shift, scale, eps);
+      adaln<T, R, V, C><<<blocks, threads, 0, c->queue.stream>>> ((T *)y.p, y.ld, r,
+          stats, (const R *)x.p, x.ld, x.rows, per_block, (int)x.cols, shift, scale, eps);
     });
   })
   FXC_LAUNCHED (c, "adaln");
+}
+
+int
+fxc_adaln (fx_backend *b, fx_mat y, float *stats, fx_mat x, const float *shift,
+    const float *scale, float eps)
+{
+  const fx_rounded none = {};
+
+  return fxc_adaln_rounded (b, y, none, stats, x, shift, scale, eps);
 }
 
 int

@@ -21,6 +21,11 @@ to_f (bf16 v)
   return __bfloat162float (v);
 }
 static __device__ __forceinline__ float
+to_f (int32_t v)
+{
+  return (float)v;
+}
+static __device__ __forceinline__ float
 to_f (f16 v)
 {
   return __half2float (v);

@@ -95,8 +95,9 @@ void fxc_biases_free (fx_cuda *c);
 int fxc_plans_open (fx_cuda *c);
 void fxc_plans_free (fx_cuda *c);
 
-/* e4m3 operands give a product of `dtype`: bare, or with a scale a row of x and of W. */
-typedef enum { FXC_SAME, FXC_E4M3, FXC_E4M3_ROWS } fxc_operands;
+/* e4m3 operands give a product of `dtype`: bare, or with a scale a row of x and of W;
+ * int8 ones sums in FX_I32. */
+typedef enum { FXC_SAME, FXC_E4M3, FXC_E4M3_ROWS, FXC_INT8 } fxc_operands;
 
 /* y [m, n] = alpha x [m, k] W^T (w_transposed: W lies as [n, k]) or x W (W lies as [k,
  * n]), plus y when beta, plus bias [n]. Everything of one dtype but 8-bit operands,
@@ -139,6 +140,22 @@ int fxc_act (fx_backend *b, fx_mat y, fx_mat x, fx_mat mul, fx_act kind);
 int fxc_act_bwd (fx_backend *b, fx_mat dx, fx_mat dy, fx_mat x, fx_act kind);
 int fxc_gate_residual (fx_backend *b, fx_mat out, fx_mat x, fx_mat y, const float *gate);
 int fxc_gate_bwd (fx_backend *b, fx_mat dy, fx_mat dout, const float *gate);
+int fxc_round_rows (fx_backend *b, fx_rounded r, fx_mat x, const float *factor);
+int
+fxc_gemm_rounded (fx_backend *b, fx_mat y, fx_rounded x, const fx_weight *w, bool beta);
+int fxc_dgrad_rounded (
+    fx_backend *b, fx_mat dx, fx_rounded dy, const fx_weight *w, bool beta);
+int fxc_adaln_rounded (fx_backend *b, fx_mat y, fx_rounded r, float *stats, fx_mat x,
+    const float *shift, const float *scale, float eps);
+int fxc_act_rounded (
+    fx_backend *b, fx_mat y, fx_rounded r, fx_mat left, fx_mat x, fx_act kind);
+int fxc_act_bwd_rounded (fx_backend *b, fx_mat dx, fx_rounded r, const float *factor,
+    fx_mat dy, fx_mat x, fx_act kind);
+int fxc_gate_bwd_rounded (fx_backend *b, fx_mat dy, fx_rounded r, const float *factor,
+    fx_mat dout, const float *gate);
+int fxc_qknorm_rope_bwd_rounded (fx_backend *b, fx_mat dqkv, fx_rounded r,
+    const float *factor, fx_mat dqk, fx_mat qkv, const float *rstd, const float *wq,
+    const float *wk, const fx_rope *rope, int64_t rope_row, int head_dim);
 int fxc_mse (fx_backend *b, double *loss, fx_mat dpred, fx_mat pred, fx_mat target,
     float weight, float grad_scale);
 int fxc_sum_squares (fx_backend *b, double *sum, const float *x, int64_t n);

@@ -5,7 +5,7 @@
  * into one 16-byte store; the 16 codes stand in 16 banks of shared memory, so that lanes
  * never collide. The arithmetic is bitsandbytes' (csrc/kernels.cu:517-527): code * absmax
  * in fp32, one rounding. */
-#include "kernels/cuda/fp8.h"
+#include "kernels/cuda/rounded.h"
 #include "kernels/cuda/weight.cuh"
 
 #define THREADS 256
@@ -51,8 +51,8 @@ fxc_expand (fx_backend *b, fx_mat dst, const fx_weight *weight)
   int64_t n = w.n * w.k;
   unsigned blocks = fxc_blocks (n, 8 * THREADS * PER_THREAD);
 
-  if (dst.dtype == FX_E4M3)
-    return fxc_fp8_transpose (c, (uint8_t *)dst.p, (const uint8_t *)w.data, w.n, w.k);
+  if (dst.dtype == FX_E4M3 || dst.dtype == FX_I8)
+    return fxc_transpose_bytes (c, (uint8_t *)dst.p, (const uint8_t *)w.data, w.n, w.k);
   if (dst.ld != dst.cols)
     return c->error (FX_ERR_SHAPE, "cuda: expand: the destination's rows must be dense");
   FXC_WITH_TYPE (c, dst.dtype, {

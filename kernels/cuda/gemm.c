@@ -1,6 +1,6 @@
 /* kernels/cuda/gemm.c: linear layers on cuBLASLt. SPDX-License-Identifier:
  * LGPL-2.1-or-later */
-#include "kernels/cuda/fp8.h"
+#include "kernels/cuda/rounded.h"
 
 /* Rows up to which reading the quantised weight once, without expanding it, wins. */
 #define GEMV_ROWS 8
@@ -36,7 +36,7 @@ fxc_gemm (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w, bool beta)
   const void *full, *bias = NULL;
 
   if (w->rounds_inputs)
-    return fxc_fp8_gemm (c, y, x, w, beta);
+    return fxc_rounding_gemm (c, y, x, w, beta);
   if (x.rows <= GEMV_ROWS && w->expanded == NULL)
     return fxc_gemv (b, y, x, w, beta);
   FX_TRY (expanded (c, w, x.dtype, &full));
@@ -56,7 +56,7 @@ fxc_gemm_dgrad (fx_backend *b, fx_mat dx, fx_mat dy, const fx_weight *w, bool be
   const void *full;
 
   if (w->rounds_inputs)
-    return fxc_fp8_dgrad (c, dx, dy, w, beta);
+    return fxc_rounding_dgrad (c, dx, dy, w, beta);
   FX_TRY (expanded (c, w, dy.dtype, &full));
   return fxc_matmul (c, &s, dx.p, dy.p, full, NULL, 1);
 }

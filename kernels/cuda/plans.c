@@ -131,19 +131,25 @@ plan_describe (plan *p)
   cublasOperation_t op_w = s->w_transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
   cudaDataType type = s->dtype == FX_BF16  ? CUDA_R_16BF
                       : s->dtype == FX_F16 ? CUDA_R_16F
+                      : s->dtype == FX_I32 ? CUDA_R_32I
                                            : CUDA_R_32F;
-  cudaDataType operand = s->operands == FXC_SAME ? type : CUDA_R_8F_E4M3;
+  cudaDataType operand = s->operands == FXC_SAME   ? type
+                         : s->operands == FXC_INT8 ? CUDA_R_8I
+                                                   : CUDA_R_8F_E4M3;
+  const bool is_int8 = s->operands == FXC_INT8;
   cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
   cublasStatus_t e;
 
-  e = cublasLtMatmulDescCreate (&p->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+  e = cublasLtMatmulDescCreate (&p->desc,
+      is_int8 ? CUBLAS_COMPUTE_32I : CUBLAS_COMPUTE_32F,
+      is_int8 ? CUDA_R_32I : CUDA_R_32F);
   if (e == CUBLAS_STATUS_SUCCESS)
     e = cublasLtMatmulDescSetAttribute (
         p->desc, CUBLASLT_MATMUL_DESC_TRANSA, &op_w, sizeof op_w);
   if (e == CUBLAS_STATUS_SUCCESS && s->bias)
     e = cublasLtMatmulDescSetAttribute (
         p->desc, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
-  if (e == CUBLAS_STATUS_SUCCESS && s->operands != FXC_SAME)
+  if (e == CUBLAS_STATUS_SUCCESS && s->operands != FXC_SAME && !is_int8)
     e = describe_fp8 (p);
   if (e == CUBLAS_STATUS_SUCCESS)
     e = s->w_transposed ? cublasLtMatrixLayoutCreate (&p->a, operand, s->k, s->n, s->ldw)
@@ -159,15 +165,18 @@ static cublasStatus_t
 plan_run (fx_cuda *c, const plan *p, const cublasLtMatmulAlgo_t *algo, void *y,
     const void *x, const void *w, const void *bias, float alpha)
 {
-  float beta = p->shape.beta ? 1 : 0;
+  const float beta = p->shape.beta ? 1 : 0;
+  const int32_t one = 1, none = 0; /* sums in int32 are bare */
+  const bool is_int8 = p->shape.operands == FXC_INT8;
   cublasStatus_t e = CUBLAS_STATUS_SUCCESS;
 
   if (p->shape.bias)
     e = cublasLtMatmulDescSetAttribute (
         p->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias);
   if (e == CUBLAS_STATUS_SUCCESS)
-    e = cublasLtMatmul (c->lt, p->desc, &alpha, w, p->a, x, p->b, &beta, y, p->d, y, p->d,
-        algo, c->queue.workspace, c->queue.workspace_size, c->queue.stream);
+    e = cublasLtMatmul (c->lt, p->desc, is_int8 ? (const void *)&one : &alpha, w, p->a, x,
+        p->b, is_int8 ? (const void *)&none : &beta, y, p->d, y, p->d, algo,
+        c->queue.workspace, c->queue.workspace_size, c->queue.stream);
   return e;
 }
 

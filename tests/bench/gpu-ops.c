@@ -9,6 +9,7 @@
  *
  * Fresh random inputs, odd sizes, poisoned outputs; NMSE = sum (a - b)^2 / sum b^2. */
 #include "gpu-ops.h"
+#include "gpu-rounded.h"
 
 static fx_weight
 nf4 (side s, const float *w, int64_t n, int64_t k, bool twice, const float *bias)
@@ -76,55 +77,6 @@ linear_ops (side gpu, side cpu, double bound)
     result = poisoned (s, m, k, 0);
     st_ = fx_gemm_dgrad (s.b, result, put (s, dy, m, n, 64), &v, false);
   });
-}
-
-/* The tensor cores' sums of 8-bit products keep some 14 bits, whatever the result is. */
-#define FP8_BOUND 1e-6
-
-/* The same roundings on both sides; what is left is how sums are made. */
-static void
-fp8_ops (side gpu, side cpu, double bound)
-{
-  const int64_t m = 77, n = 208, k = 336;
-  float *x = draw (m * k, 1), *w = draw (n * k, .05f), *bias = draw (n, 1),
-        *dy = draw (m * n, 1), *y0 = draw (m * n, 1);
-  uint8_t *q = malloc ((size_t)(n * k));
-  float *scales = malloc ((size_t)n * 4);
-
-#define FP8_WEIGHT(bias_)                                                                \
-  {                                                                                      \
-    .n = n, .k = k, .qtype = FX_Q_FP8, .dtype = FX_BF16,                                 \
-    .data = put_bytes (s, q, (size_t)(n * k)),                                           \
-    .absmax = put_bytes (s, scales, (size_t)n * 4),                                      \
-    .bias = (bias_) ? put_bytes (s, bias, (size_t)n * 4) : NULL, .rounds_inputs = true   \
-  }
-
-  if (!gpu.b->has_fp8)
-    return;
-  for (int64_t r = 0; r < n; r++) /* rows of unlike size */
-    for (int64_t i = 0; i < k; i++)
-      w[r * k + i] *= (float)(1 + r % 7);
-  fx_fp8_quantize (w, (size_t)n, (size_t)k, q, scales);
-  for (int rows = 5; rows <= m; rows += m - 5) {
-    BOTH ("gemm fp8", rows, n, bound, {
-      fx_weight v = FP8_WEIGHT (true);
-      result = poisoned (s, rows, n, 64);
-      st_ = fx_gemm (s.b, result, put (s, x, rows, k, 16), &v, false);
-    });
-    BOTH ("gemm fp8 accumulating", rows, n, bound, {
-      fx_weight v = FP8_WEIGHT (false);
-      result = put (s, y0, rows, n, 0);
-      st_ = fx_gemm (s.b, result, put (s, x, rows, k, 3), &v, true);
-    });
-    BOTH ("gemm_dgrad fp8", rows, k, bound, {
-      fx_weight v = FP8_WEIGHT (false);
-      result = poisoned (s, rows, k, 0);
-      st_ = fx_gemm_dgrad (s.b, result, put (s, dy, rows, n, 64), &v, false);
-    });
-  }
-#undef FP8_WEIGHT
-  free (q);
-  free (scales);
 }
 
 typedef struct {
@@ -493,7 +445,7 @@ main (int argc, char **argv)
     }
     printf ("== %s\n", fx_dtype_name (type));
     linear_ops (gpu, cpu, bound);
-    fp8_ops (gpu, cpu, fmax (bound, FP8_BOUND));
+    eight_bit_ops (gpu, cpu, bound);
     lora_ops (gpu, cpu, bound);
     for (int wide = 0; wide < 2; wide++) {
       residual_ops (gpu, cpu, bound, wide, 130, 384);
@@ -512,7 +464,7 @@ main (int argc, char **argv)
       overflow_ops (gpu, cpu);
       /* The VAE's, and T5's wo. */
       linear_ops ((side){gpu.b, FX_F32}, cpu, 1e-10);
-      fp8_ops ((side){gpu.b, FX_F32}, cpu, FP8_BOUND);
+      eight_bit_ops ((side){gpu.b, FX_F32}, cpu, 1e-10);
       frozen_ops ((side){gpu.b, FX_F32}, cpu, 1e-10);
     }
     fx_backend_free (gpu.b);

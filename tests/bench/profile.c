@@ -194,6 +194,63 @@ upsample2 (fx_backend *b, fx_mat y, fx_mat x, int height, int width)
 }
 
 static int
+round_rows (fx_backend *b, fx_rounded r, fx_mat x, const float *factor)
+{
+  TIMED (
+      b, round_rows (b, r, x, factor), "round_rows %ldx%ld", (long)r.rows, (long)r.cols);
+}
+static int
+gemm_rounded (fx_backend *b, fx_mat y, fx_rounded x, const fx_weight *w, bool beta)
+{
+  TIMED (b, gemm_rounded (b, y, x, w, beta), "gemm_rounded %ld: %ldx%ld", (long)x.rows,
+      (long)w->n, (long)w->k);
+}
+static int
+dgrad_rounded (fx_backend *b, fx_mat dx, fx_rounded dy, const fx_weight *w, bool beta)
+{
+  TIMED (b, dgrad_rounded (b, dx, dy, w, beta), "dgrad_rounded %ld: %ldx%ld%s",
+      (long)dy.rows, (long)w->n, (long)w->k, beta ? " +" : "");
+}
+static int
+adaln_rounded (fx_backend *b, fx_mat y, fx_rounded r, float *stats, fx_mat x,
+    const float *shift, const float *scale, float eps)
+{
+  TIMED (b, adaln_rounded (b, y, r, stats, x, shift, scale, eps), "adaln_rounded %ld",
+      (long)x.rows);
+}
+static int
+act_rounded (fx_backend *b, fx_mat y, fx_rounded r, fx_mat left, fx_mat x, fx_act kind)
+{
+  TIMED (b, act_rounded (b, y, r, left, x, kind), "act_rounded %ldx%ld", (long)r.rows,
+      (long)r.cols);
+}
+static int
+act_bwd_rounded (fx_backend *b, fx_mat dx, fx_rounded r, const float *factor, fx_mat dy,
+    fx_mat x, fx_act kind)
+{
+  TIMED (b, act_bwd_rounded (b, dx, r, factor, dy, x, kind), "act_bwd_rounded %ldx%ld",
+      (long)r.rows, (long)r.cols);
+}
+static int
+gate_bwd_rounded (fx_backend *b, fx_mat dy, fx_rounded r, const float *factor,
+    fx_mat dout, const float *gate)
+{
+  TIMED (b, gate_bwd_rounded (b, dy, r, factor, dout, gate), "gate_bwd_rounded %ld",
+      (long)r.rows);
+}
+
+static int
+qknorm_rope_bwd_rounded (fx_backend *b, fx_mat dqkv, fx_rounded r, const float *factor,
+    fx_mat dqk, fx_mat qkv, const float *rstd, const float *wq, const float *wk,
+    const fx_rope *rope, int64_t rope_row, int head_dim)
+{
+  TIMED (b,
+      qknorm_rope_bwd_rounded (
+          b, dqkv, r, factor, dqk, qkv, rstd, wq, wk, rope, rope_row, head_dim),
+      "qknorm_rope_bwd_rounded %ld", (long)dqk.rows);
+}
+
+static int
 lora (fx_backend *b, fx_mat y, fx_mat h, fx_mat x, const fx_lora *l, int n)
 {
   TIMED (b, lora (b, y, h, x, l, n), "lora %ld x%d", (long)x.rows, n);
@@ -235,6 +292,14 @@ profile_start (fx_backend *b)
   timed.act_bwd = act_bwd;
   timed.gate_residual = gate_residual;
   timed.gate_bwd = gate_bwd;
+  timed.round_rows = round_rows;
+  timed.gemm_rounded = gemm_rounded;
+  timed.dgrad_rounded = dgrad_rounded;
+  timed.adaln_rounded = adaln_rounded;
+  timed.act_rounded = act_rounded;
+  timed.act_bwd_rounded = act_bwd_rounded;
+  timed.gate_bwd_rounded = gate_bwd_rounded;
+  timed.qknorm_rope_bwd_rounded = qknorm_rope_bwd_rounded;
   timed.mse = mse;
   timed.sum_squares = sum_squares;
   timed.adamw8 = adamw8;

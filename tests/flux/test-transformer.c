@@ -267,6 +267,29 @@ test_gradients_flow_through_a_frozen_adapter (void)
   tear_down (&s);
 }
 
+/* A device without e4m3 says so before it reads a weight. */
+static void
+test_fp8_needs_a_device_that_has_it (void)
+{
+  g_autofree char *dir = test_small_dir ();
+  g_autoptr (GError) error = NULL;
+  fx_backend *b = test_backend ();
+  FluxTransformer *t;
+
+  b->has_fp8 = false;
+  t = flux_transformer_load (dir, b, FX_Q_FP8, NULL, NULL, &error);
+  g_assert_null (t);
+  g_assert_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS);
+  g_assert_nonnull (strstr (error->message, "8.9"));
+  g_assert_nonnull (strstr (error->message, "quantization=fp8"));
+  g_clear_error (&error);
+  b->has_fp8 = true;
+  t = flux_transformer_load (dir, b, FX_Q_FP8, NULL, NULL, &error);
+  g_assert_no_error (error);
+  flux_transformer_unref (t);
+  fx_backend_free (b);
+}
+
 int
 main (int argc, char **argv)
 {
@@ -280,6 +303,8 @@ main (int argc, char **argv)
       GINT_TO_POINTER (0), test_gradients_of_every_layer_equal_torch);
   g_test_add_data_func ("/transformer/gradients-of-every-layer-equal-torch/stored",
       GINT_TO_POINTER (1), test_gradients_of_every_layer_equal_torch);
+  g_test_add_func (
+      "/transformer/fp8-needs-a-device-that-has-it", test_fp8_needs_a_device_that_has_it);
   g_test_add_func ("/transformer/gradients-flow-through-a-frozen-adapter",
       test_gradients_flow_through_a_frozen_adapter);
   return g_test_run ();

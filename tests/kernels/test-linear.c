@@ -208,9 +208,15 @@ through_e4m3 (double v, float scale)
   return f * scale;
 }
 
+static double
+through_int8 (double v, float largest)
+{
+  return largest > 0 ? rint (v * 127 / largest) * largest / 127 : 0;
+}
+
 /* Rows of x (times factor) as an 8-bit product sees them. */
 static void
-round_rows (fx_mat x, const float *factor)
+round_rows (fx_mat x, fx_qtype qtype, const float *factor)
 {
   for (int64_t r = 0; r < x.rows; r++) {
     float largest = 0;
@@ -219,17 +225,18 @@ round_rows (fx_mat x, const float *factor)
       largest = fmaxf (
           largest, fabsf ((float)*test_at (x, r, i) * (factor != NULL ? factor[i] : 1)));
     for (int64_t i = 0; i < x.cols; i++) {
-      float f = factor != NULL ? factor[i] : 1;
+      float f = factor != NULL ? factor[i] : 1, v = (float)*test_at (x, r, i) * f;
 
       *test_at (x, r, i) =
-          (float)(through_e4m3 ((float)*test_at (x, r, i) * f, fx_fp8_scale (largest)) /
+          (float)((qtype == FX_Q_INT8 ? through_int8 (v, largest)
+                                      : through_e4m3 (v, fx_fp8_scale (largest))) /
                   f);
     }
   }
 }
 
 static void
-check_rounded_inputs (fx_backend *b)
+check_rounded_inputs_to (fx_backend *b, fx_qtype qtype)
 {
   uint64_t state = 7;
 
@@ -239,7 +246,7 @@ check_rounded_inputs (fx_backend *b)
       fx_mat x, y, copy, none = {NULL};
       double *ref;
 
-      weight_init (&w, 80, 208, FX_Q_FP8, FX_F32, !backward, &state);
+      weight_init (&w, 80, 208, qtype, FX_F32, !backward, &state);
       w.w.rounds_inputs = true;
       x = test_random_mat (m, backward ? 80 : 208, 3, &state);
       copy = test_mat (m, x.cols, 0);
@@ -248,9 +255,9 @@ check_rounded_inputs (fx_backend *b)
       y = test_mat (m, backward ? 208 : 80, 5);
       test_ok (backward ? fx_gemm_dgrad (b, y, x, &w.w, false)
                         : fx_gemm (b, y, x, &w.w, false));
-      round_rows (copy, backward ? w.w.absmax : NULL);
+      round_rows (copy, qtype, backward ? w.w.absmax : NULL);
       ref = naive (copy, &w, none, backward);
-      test_check (backward ? "gemm_dgrad in fp8" : "gemm in fp8", y, ref, 2e-6);
+      test_check (backward ? "gemm_dgrad in 8 bits" : "gemm in 8 bits", y, ref, 2e-6);
       g_free (ref);
       test_mat_free (x);
       test_mat_free (y);
@@ -258,6 +265,40 @@ check_rounded_inputs (fx_backend *b)
       weight_clear (&w);
     }
   }
+}
+
+static void
+check_rounded_inputs (fx_backend *b)
+{
+  check_rounded_inputs_to (b, FX_Q_FP8);
+  check_rounded_inputs_to (b, FX_Q_INT8);
+}
+
+/* A row with a number that int8 has not: no finite result; the others as ever. */
+static void
+test_int8_keeps_what_is_not_finite (void)
+{
+  fx_backend *b = fx_cpu_new (1);
+  uint64_t state = 5;
+  weight w;
+  fx_mat x, y;
+
+  weight_init (&w, 16, 64, FX_Q_INT8, FX_F32, false, &state);
+  w.w.rounds_inputs = true;
+  x = test_random_mat (3, 64, 0, &state);
+  y = test_mat (3, 16, 0);
+  *test_at (x, 0, 5) = NAN;
+  *test_at (x, 1, 7) = INFINITY;
+  test_ok (fx_gemm (b, y, x, &w.w, false));
+  for (int i = 0; i < 16; i++) {
+    g_assert_false (isfinite (*test_at (y, 0, i)));
+    g_assert_false (isfinite (*test_at (y, 1, i)));
+    g_assert_true (isfinite (*test_at (y, 2, i)));
+  }
+  test_mat_free (x);
+  test_mat_free (y);
+  weight_clear (&w);
+  fx_backend_free (b);
 }
 
 static void
@@ -420,6 +461,8 @@ main (int argc, char **argv)
   g_test_add_func ("/linear/odd-shapes", test_shapes);
   g_test_add_func ("/linear/expand", test_expand);
   g_test_add_func ("/linear/inputs-rounded-to-e4m3", test_rounded_inputs);
+  g_test_add_func (
+      "/linear/int8-keeps-what-is-not-finite", test_int8_keeps_what_is_not_finite);
   g_test_add_func (
       "/linear/inputs-rounded-need-multiples-of-16", test_rounded_inputs_need_16);
   g_test_add_func ("/linear/fp8-scale", test_fp8_scale);
