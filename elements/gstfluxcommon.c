@@ -32,7 +32,7 @@ gst_flux_quantization_get_type (void)
       {FX_Q_NONE, "Floats, as in the file", "none"},
       {FX_Q_NF4, "4-bit NormalFloat, blocks of 64, as bitsandbytes", "nf4"},
       {FX_Q_NF4_DOUBLE, "The same with 8-bit block scales", "nf4-double"},
-      {FX_Q_INT8, "8-bit rows, as LLM.int8", "int8"},
+      {FX_Q_INT8, "8-bit integers in weights and activations", "int8"},
       {FX_Q_FP8, "8-bit floats in weights and activations, for GPUs of sm_89 and newer",
           "fp8"},
       {0, NULL, NULL},

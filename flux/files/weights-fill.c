@@ -64,6 +64,7 @@ flux_weight_choose (
   }
   w->qtype = FX_Q_NONE;
   w->dtype = self->compute;
+  w->rounds_inputs = FALSE;
   if (self->keep_dtype && is_float && same_dtype)
     w->dtype = parts[0].dtype;
   if (self->qtype == FX_Q_FP8 && w->n % 16 == 0 && w->k % 16 == 0) {
@@ -85,6 +86,8 @@ flux_weight_choose (
     w->qtype = FX_Q_NF4;
   if (w->qtype != FX_Q_NONE)
     w->dtype = parts[0].dtype;
+  w->rounds_inputs = w->qtype == FX_Q_INT8 && self->qtype == FX_Q_INT8 &&
+                     self->rounds_inputs && w->n % 16 == 0 && w->k % 16 == 0;
   return TRUE;
 }
 

@@ -22,10 +22,12 @@ typedef struct {
   FluxSafetensors *file; /* NULL: no file, sizes are those of BF16 floats (planning) */
   gboolean is_planned;   /* of the file's tensors only names and shapes are read */
   fx_backend *backend;
-  fx_arena *arena;      /* fx_arena.base NULL: measure only */
-  fx_arena *host_arena; /* or NULL: of an fx_host_new() */
-  gboolean to_host;     /* linear layers, but for biases, go to host_arena now */
-  fx_qtype qtype;       /* what float weights of linear layers are turned into */
+  fx_arena *arena;        /* fx_arena.base NULL: measure only */
+  fx_arena *host_arena;   /* or NULL: of an fx_host_new() */
+  gboolean to_host;       /* linear layers, but for biases, go to host_arena now */
+  fx_qtype qtype;         /* what float weights of linear layers are turned into */
+  gboolean rounds_inputs; /* FX_Q_INT8 is for products in 8 bits, as FX_Q_FP8 always is,
+                           * where n and k are multiples of 16 */
   fx_dtype
       compute; /* element type of weights kept as floats (FX_Q_NONE); F32, BF16 or F16 */
   gboolean keep_dtype;       /* float weights of linear layers keep the file's type (16

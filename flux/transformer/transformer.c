@@ -13,19 +13,22 @@ linear (FluxLoader *l, const char *base, const char *name, gint64 n, gint64 k,
   return flux_load_linear (l, prefix, n, k, TRUE, w, error);
 }
 
-/* A layer that quantization=fp8 leaves alone: modulation, whose one row gains nothing
- * from 8-bit products, is NF4, which halves its 3 GB; the model's ends stay floats. */
+/* A layer without 8-bit products. With quantization=fp8 modulation, whose one row would
+ * gain nothing from them, is NF4, which halves its 3 GB, and the model's ends stay
+ * floats; with int8 the weights are integers here as well. */
 static gboolean
-linear_beside_fp8 (FluxLoader *l, fx_qtype instead, const char *base, const char *name,
+linear_beside_8_bits (FluxLoader *l, fx_qtype instead, const char *base, const char *name,
     gint64 n, gint64 k, fx_weight *w, GError **error)
 {
-  const fx_qtype asked = l->qtype;
+  const FluxLoader asked = *l;
   gboolean ok;
 
-  if (asked == FX_Q_FP8)
+  if (asked.qtype == FX_Q_FP8)
     l->qtype = instead;
+  l->rounds_inputs = FALSE;
   ok = linear (l, base, name, n, k, w, error);
-  l->qtype = asked;
+  l->qtype = asked.qtype;
+  l->rounds_inputs = asked.rounds_inputs;
   return ok;
 }
 
@@ -33,14 +36,14 @@ static gboolean
 modulation (FluxLoader *l, const char *base, const char *name, gint64 n, gint64 k,
     fx_weight *w, GError **error)
 {
-  return linear_beside_fp8 (l, FX_Q_NF4, base, name, n, k, w, error);
+  return linear_beside_8_bits (l, FX_Q_NF4, base, name, n, k, w, error);
 }
 
 static gboolean
 end (FluxLoader *l, const char *base, const char *name, gint64 n, gint64 k, fx_weight *w,
     GError **error)
 {
-  return linear_beside_fp8 (l, FX_Q_NONE, base, name, n, k, w, error);
+  return linear_beside_8_bits (l, FX_Q_NONE, base, name, n, k, w, error);
 }
 
 static gboolean
@@ -202,6 +205,7 @@ load_from (FluxTransformer *t, FluxLoader *l, fx_home home, GError **error)
   l->arena = &t->arena;
   l->host_arena = t->block_at != NULL ? &t->host : NULL;
   l->compute = t->backend->compute;
+  l->rounds_inputs = TRUE;
   l->what = "transformer";
   if (!flux_loader_run (l, load_all, t, error))
     g_clear_pointer (&t, flux_transformer_unref);
@@ -218,7 +222,7 @@ load_file (const char *dir, fx_backend *b, FluxLoader *l, fx_home home, GError *
   if (l->qtype == FX_Q_FP8 && !b->has_fp8) {
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
         "quantization=fp8 needs a GPU of compute capability 8.9 or newer (RTX 40, H100) "
-        "and bfloat16; choose nf4.");
+        "and bfloat16; choose int8 or nf4.");
     return NULL;
   }
   if (!flux_config_read (dir, &config, error))

@@ -55,6 +55,7 @@ static const Case cases[] = {
     {"fp8-stored-512x768-24000", TRAIN, FX_Q_FP8, FALSE, 512, 768, 77, 5, 24000},
     {"fp8-recompute-512x768", TRAIN, FX_Q_FP8, TRUE, 512, 768, 77, 5},
     {"fp8-forward-1024x1024", FORWARD, FX_Q_FP8, FALSE, 1024, 1024, 512, 15},
+    {"int8-stored-512x768-24000", TRAIN, FX_Q_INT8, FALSE, 512, 768, 77, 5, 24000},
     {"vae-decode-1024x1024", VAE_DECODE, FX_Q_NONE, FALSE, 1024, 1024, 0, 10},
     {"vae-encode-1024x1024", VAE_ENCODE, FX_Q_NONE, FALSE, 1024, 1024, 0, 10},
     {"t5-int8-77", T5, FX_Q_INT8, FALSE, 0, 0, 77, 10},

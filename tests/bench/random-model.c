@@ -149,6 +149,16 @@ fill_e4m3 (Pool *p, const fx_weight *w, float deviation)
   return fx_upload (p->b, w->absmax, p->scaled, (gsize)w->n * sizeof (float));
 }
 
+/* The bytes of e4m3 numbers are as good as any. */
+static int
+fill_int8 (Pool *p, const fx_weight *w, float deviation)
+{
+  FX_TRY (fill_e4m3 (p, w, deviation));
+  for (gint64 i = 0; i < w->n; i++)
+    p->scaled[i] = 2 * deviation;
+  return fx_upload (p->b, w->absmax, p->scaled, (gsize)w->n * sizeof (float));
+}
+
 static int
 fill_floats (Pool *p, const fx_weight *w, float deviation)
 {
@@ -180,6 +190,8 @@ fill_data (Pool *p, const fx_weight *w)
       return fill_4bit (p, w, deviation);
     case FX_Q_NF4_DOUBLE:
       return fill_4bit_double (p, w, deviation);
+    case FX_Q_INT8:
+      return fill_int8 (p, w, deviation);
     case FX_Q_FP8:
       return fill_e4m3 (p, w, deviation);
     case FX_Q_NONE:

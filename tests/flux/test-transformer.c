@@ -277,14 +277,14 @@ test_fp8_needs_a_device_that_has_it (void)
   FluxTransformer *t;
 
   b->has_fp8 = false;
-  t = flux_transformer_load (dir, b, FX_Q_FP8, NULL, NULL, &error);
+  t = flux_transformer_load (dir, b, FX_Q_FP8, FX_HOME_DEVICE, NULL, NULL, NULL, &error);
   g_assert_null (t);
   g_assert_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS);
   g_assert_nonnull (strstr (error->message, "8.9"));
   g_assert_nonnull (strstr (error->message, "quantization=fp8"));
   g_clear_error (&error);
   b->has_fp8 = true;
-  t = flux_transformer_load (dir, b, FX_Q_FP8, NULL, NULL, &error);
+  t = flux_transformer_load (dir, b, FX_Q_FP8, FX_HOME_DEVICE, NULL, NULL, NULL, &error);
   g_assert_no_error (error);
   flux_transformer_unref (t);
   fx_backend_free (b);

@@ -274,6 +274,7 @@ test_floats_where_4_bits_cannot_be (void)
   bench_add (&bench, "odd.weight", FX_F32, 2, 8, 48, x);
   bench_add (&bench, "even.weight", FX_F32, 2, 6, 64, x);
   bench_add (&bench, "half.weight", FX_BF16, 2, 2, 64, half);
+  bench_add (&bench, "wide.weight", FX_F32, 2, 16, 16, x);
   bench_open (&bench, FX_Q_NF4);
   g_assert_true (flux_load_linear (&bench.loader, "even", 6, 64, FALSE, &w, &error));
   g_assert_cmpint (w.qtype, ==, FX_Q_NF4);
@@ -289,6 +290,18 @@ test_floats_where_4_bits_cannot_be (void)
   bench.loader.qtype = FX_Q_FP8;
   g_assert_true (flux_load_linear (&bench.loader, "even", 6, 64, FALSE, &w, &error));
   g_assert_cmpint (w.qtype, ==, FX_Q_NONE); /* 6 rows are no multiple of 16 */
+  g_assert_false (w.rounds_inputs);
+
+  /* int8 is of the weights alone, unless products are to be as well. */
+  bench.loader.qtype = FX_Q_INT8;
+  g_assert_true (flux_load_linear (&bench.loader, "wide", 16, 16, FALSE, &w, &error));
+  g_assert_false (w.rounds_inputs);
+  bench.loader.rounds_inputs = TRUE;
+  g_assert_true (flux_load_linear (&bench.loader, "wide", 16, 16, FALSE, &w, &error));
+  g_assert_cmpint (w.qtype, ==, FX_Q_INT8);
+  g_assert_true (w.rounds_inputs);
+  g_assert_true (flux_load_linear (&bench.loader, "even", 6, 64, FALSE, &w, &error));
+  g_assert_cmpint (w.qtype, ==, FX_Q_INT8);
   g_assert_false (w.rounds_inputs);
   bench_clear (&bench);
 }
