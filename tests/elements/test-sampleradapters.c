@@ -1,5 +1,7 @@
 /* tests/elements/test-sampleradapters.c: adapters of other tools in fluxsamplersrc.
  * SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <math.h>
+
 #include "tests/elements/testtrain.h"
 
 #define LINE                                                                             \
@@ -129,12 +131,70 @@ test_wrong_base (void)
   g_free (path);
 }
 
+#define LAYER "transformer.transformer_blocks.0.attn.to_q."
+#define WIDTH 256 /* of the model */
+
+/* One error each, with what is wrong; as in tests/flux/test-adapters-bad. */
+static void
+test_bad_adapters (void)
+{
+  static const struct {
+    const gchar *third; /* a tensor more */
+    gint64 rank_of_b;   /* 0: no B; A is of rank 2 */
+    gfloat value;       /* of A */
+    const gchar *words;
+  } cases[] = {{NULL, 2, NAN, "NaN"}, {NULL, 3, 1, "ranks"}, {NULL, 0, 1, "missing"},
+      {LAYER "dora_scale", 2, 1, "DoRA"}, {LAYER "lokr_w1", 2, 1, "LyCORIS"}};
+  gfloat a[2 * WIDTH], b[WIDTH * 3] = {0};
+
+  begin ();
+  for (guint i = 0; i < G_N_ELEMENTS (cases); i++) {
+    const gint64 rank = cases[i].rank_of_b;
+    FluxTensorSource sources[3];
+    GError *error = NULL;
+    TestRun run;
+    guint n = 0;
+
+    for (guint j = 0; j < G_N_ELEMENTS (a); j++)
+      a[j] = cases[i].value;
+    sources[n++] = (FluxTensorSource){.name = LAYER "lora_A.weight",
+        .dtype = FX_F32,
+        .n_dims = 2,
+        .dims = {2, WIDTH},
+        .data = a};
+    if (rank > 0)
+      sources[n++] = (FluxTensorSource){.name = LAYER "lora_B.weight",
+          .dtype = FX_F32,
+          .n_dims = 2,
+          .dims = {WIDTH, rank},
+          .data = b};
+    if (cases[i].third != NULL)
+      sources[n++] = (FluxTensorSource){.name = cases[i].third,
+          .dtype = FX_F32,
+          .n_dims = 2,
+          .dims = {WIDTH, 1},
+          .data = b};
+    flux_safetensors_write (at ("bad.safetensors"), sources, n, NULL, &error);
+    g_assert_no_error (error);
+    test_run_init (&run, LINE, model, at ("bad.safetensors"), "");
+    test_run_play (&run);
+    g_assert_cmpint (test_run_until_end (&run), ==, GST_MESSAGE_ERROR);
+    test_run_stop (&run);
+    g_test_message ("%s", run.error);
+    g_assert_cmpuint (run.n_errors, ==, 1);
+    g_assert_nonnull (strstr (run.error, cases[i].words));
+    test_run_clear (&run);
+  }
+  end ();
+}
+
 static void
 add_tests (void)
 {
   g_test_add_func ("/sampleradapters/formats-are-announced", test_formats_are_announced);
   g_test_add_func ("/sampleradapters/strict", test_strict);
   g_test_add_func ("/sampleradapters/wrong-base", test_wrong_base);
+  g_test_add_func ("/sampleradapters/bad-adapters", test_bad_adapters);
 }
 
 int
