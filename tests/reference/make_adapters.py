@@ -10,9 +10,11 @@ No converter leads from diffusers to these layouts, so the files follow the read
 them is the check. Its readers hold the sizes of FLUX.1-dev as constants, which are replaced below.
 
 small-*.safetensors are for tests/data/transformer-small; small.safetensors holds `out.NAME`, a forward on the
-inputs of transformer-small.safetensors. emoji-*.safetensors are for MODEL_DIR: emoji-a in four layouts, which
-must give one picture, emoji-b for two adapters at once; emoji.safetensors holds `a` and `ab` (0.8, 0.4),
-[64, 64, 3] of 8 bits, and `plain`. Settings and versions are in the metadata.
+inputs of transformer-small.safetensors. emoji-*.safetensors are for MODEL_DIR: emoji-a in four layouts and
+emoji-c in two, which must give one picture each, emoji-b for two adapters at once, emoji-bfl and
+emoji-onetrainer, whose readers want or know other layers than the rest do. Each is read by diffusers itself.
+emoji.safetensors holds the pictures `a`, `ab` (0.8, 0.4), `c`, `bfl` and `onetrainer`, [64, 64, 3] of 8 bits,
+and `plain`. Settings and versions are in the metadata.
 """
 import inspect
 import json
@@ -45,6 +47,8 @@ ENDS = {"img_in": "x_embedder", "txt_in": "context_embedder",
         "vector_in.in_layer": "time_text_embed.text_embedder.linear_1",
         "vector_in.out_layer": "time_text_embed.text_embedder.linear_2",
         "final_layer.linear": "proj_out", "final_layer.adaLN_modulation.1": "norm_out.linear"}
+GUIDANCE = {"guidance_in.in_layer": "time_text_embed.guidance_embedder.linear_1",
+            "guidance_in.out_layer": "time_text_embed.guidance_embedder.linear_2"}
 
 
 def fit_readers(c):
@@ -76,7 +80,8 @@ def layers(model):
     for i in range(c.num_single_layers):
         found.update({f"single_blocks.{i}.{k}": [f"single_transformer_blocks.{i}.{x}" for x in v]
                       for k, v in SINGLE.items()})
-    return found, {k: [v] for k, v in ENDS.items()}
+    ends = ENDS | (GUIDANCE if c.guidance_embeds else {})
+    return found, {k: [v] for k, v in ends.items()}
 
 
 def halves(model, names, rank, a, b):
@@ -98,6 +103,40 @@ def forward(model, inputs):
         return model(**inputs)[0]
 
 
+def original(modules, prefix):
+    """Under the original model's names, as BFL (no prefix) and fal write them."""
+    tensors = {}
+    for k, (a, b) in modules.items():
+        tensors |= {f"{prefix}{k}.lora_A.weight": a, f"{prefix}{k}.lora_B.weight": b}
+    return tensors
+
+
+def equal_ranks(ends):
+    """BFL's reader swaps the halves of this A, too, which are ranks: equal, so that it makes no difference."""
+    a, b = ends["final_layer.adaLN_modulation.1"]
+    ends["final_layer.adaLN_modulation.1"] = (a[:1].repeat(2, 1), b)
+
+
+def norms(model):
+    """Control adapters replace the norms; here by themselves."""
+    found = {}
+    for i in range(model.config.num_layers):
+        n = f"transformer_blocks.{i}.attn."
+        for stream, q, k in [("img", "norm_q", "norm_k"), ("txt", "norm_added_q", "norm_added_k")]:
+            found[f"double_blocks.{i}.{stream}_attn.norm.query_norm.scale"] = n + q
+            found[f"double_blocks.{i}.{stream}_attn.norm.key_norm.scale"] = n + k
+    for i in range(model.config.num_single_layers):
+        n = f"single_transformer_blocks.{i}.attn."
+        found[f"single_blocks.{i}.norm.query_norm.scale"] = n + "norm_q"
+        found[f"single_blocks.{i}.norm.key_norm.scale"] = n + "norm_k"
+    return {k: model.get_parameter(v + ".weight").data for k, v in found.items()}
+
+
+def onetrainer(name, a, b):
+    name = "lora_transformer_" + name.replace(".", "_")
+    return {name + ".lora_down.weight": a, name + ".lora_up.weight": b, name + ".alpha": torch.tensor(1.)}
+
+
 def small():
     folder = os.path.join(DATA, "transformer-small")
     file = os.path.join(DATA, "transformer-small.safetensors")
@@ -115,9 +154,7 @@ def small():
     blocks, ends = layers(model)
     blocks = {k: halves(model, v, 2 if "mod" in k else 4, 1, .3) for k, v in blocks.items()}
     ends = {k: halves(model, v, 2, 1, .1) for k, v in ends.items()}
-    # Its reader swaps the halves of this A, too, which are ranks: equal, so that it makes no difference.
-    a, b = ends["final_layer.adaLN_modulation.1"]
-    ends["final_layer.adaLN_modulation.1"] = (a[:1].repeat(2, 1), b)
+    equal_ranks(ends)
     files = {}  # bf16, which its reader of kohya multiplies by alpha / rank: powers of 2
     # Its reader looks for ends without the prefix "transformer." and then drops them: blocks only.
     files["kohya"] = {}
@@ -128,31 +165,14 @@ def small():
     files["comfy"] = {}
     for k, (a, b) in blocks.items():
         files["comfy"] |= {f"diffusion_model.{k}.lora_down.weight": a, f"diffusion_model.{k}.lora_up.weight": b}
-    files["bfl"] = {}
-    for k, (a, b) in (blocks | ends).items():
-        files["bfl"] |= {f"{k}.lora_A.weight": a, f"{k}.lora_B.weight": b}
-    for i in range(model.config.num_layers):  # control adapters replace the norms; here by themselves
-        n = f"transformer_blocks.{i}.attn."
-        for stream, q, k in [("img", "norm_q", "norm_k"), ("txt", "norm_added_q", "norm_added_k")]:
-            files["bfl"][f"double_blocks.{i}.{stream}_attn.norm.query_norm.scale"] = \
-                model.get_parameter(n + q + ".weight").data
-            files["bfl"][f"double_blocks.{i}.{stream}_attn.norm.key_norm.scale"] = \
-                model.get_parameter(n + k + ".weight").data
-    for i in range(model.config.num_single_layers):
-        n = f"single_transformer_blocks.{i}.attn."
-        files["bfl"][f"single_blocks.{i}.norm.query_norm.scale"] = model.get_parameter(n + "norm_q.weight").data
-        files["bfl"][f"single_blocks.{i}.norm.key_norm.scale"] = model.get_parameter(n + "norm_k.weight").data
-    files["fal"] = {}
-    for k, (a, b) in (blocks | {"final_layer.linear": ends["final_layer.linear"]}).items():
-        files["fal"] |= {f"base_model.model.{k}.lora_A.weight": a, f"base_model.model.{k}.lora_B.weight": b}
+    files["bfl"] = original(blocks | ends, "") | norms(model)
+    files["fal"] = original(blocks | {"final_layer.linear": ends["final_layer.linear"]}, "base_model.model.")
     files["onetrainer"] = {}
     for n in ["transformer_blocks.0.attn.to_q", "transformer_blocks.0.attn.add_k_proj",
               "transformer_blocks.0.attn.to_out.0", "single_transformer_blocks.1.attn.to_v", "x_embedder",
               "norm_out.linear", "proj_out", "time_text_embed.text_embedder.linear_1"]:
         a, b = halves(model, [n], 2, 1, .3)
-        name = "lora_transformer_" + n.replace(".", "_")
-        files["onetrainer"] |= {name + ".lora_down.weight": a, name + ".lora_up.weight": b,
-                                name + ".alpha": torch.tensor(1.)}
+        files["onetrainer"] |= onetrainer(n, a, b)
     # ai-toolkit writes the names of diffusers, also for what is outside the blocks.
     files["aitoolkit"] = {}
     for n, m in model.named_modules():
@@ -182,6 +202,30 @@ def fused(parts, rank):
         b[row:row + up.shape[0], i * rank:(i + 1) * rank] = up
         row += up.shape[0]
     return a, b
+
+
+def whole(model):
+    """Adapters on every block, as BFL, fal, OneTrainer and ai-toolkit make them by default."""
+    blocks, ends = layers(model)
+    down = {k: halves(model, v, 2, 1, .02 if "mod" in k else .08) for k, v in blocks.items()}
+    outside = {k: halves(model, v, 2, 1, .02) for k, v in ends.items()}
+    equal_ranks(outside)
+    files = {"bfl": original(down | outside, "") | norms(model)}
+    # fal's reader wants all of the blocks and this one.
+    down["final_layer.linear"] = outside["final_layer.linear"]
+    files["c-fal"] = original(down, "base_model.model.")
+    files["c-aitoolkit"], files["onetrainer"] = {}, {}
+    for k, (a, b) in down.items():
+        names = (blocks | ends)[k]
+        rows = [model.get_submodule(n).out_features for n in names]
+        for n, part in zip(names, b.split(rows)):
+            files["c-aitoolkit"] |= {f"transformer.{n}.lora_A.weight": a, f"transformer.{n}.lora_B.weight": part}
+    # diffusers reads OneTrainer's attention and what is outside of the blocks; it mistakes the other names.
+    for n, m in model.named_modules():
+        if isinstance(m, torch.nn.Linear) and (".attn." in n or "blocks" not in n):
+            a, b = halves(model, [n], 2, 1, .2 if ".attn." in n else .05)
+            files["onetrainer"] |= onetrainer(n, a, b)
+    return files
 
 
 def emoji(folder):
@@ -226,6 +270,7 @@ def emoji(folder):
         a, b = halves(model, [n], 4, 1, .3)
         files["b"] |= {f"transformer.{n}.lora_A.weight": a, f"transformer.{n}.lora_B.weight": b,
                        f"transformer.{n}.alpha": torch.tensor(6.)}
+    files |= whole(model)
     plain, out = picture(), {}
     for name, tensors in files.items():
         save(tensors, f"emoji-{name}.safetensors")
@@ -233,12 +278,13 @@ def emoji(folder):
         pipe.set_adapters([name])
         out[name] = picture()
         print(name, "differs from the plain picture by", (out[name] - plain).abs().mean().item(),
-              "from the others by", (out[name] - out["a-diffusers"]).abs().max().item())
-        if name.startswith("a-"):
-            assert (out[name] - out["a-diffusers"]).abs().max() < 1e-3
+              "from a by", (out[name] - out["a-diffusers"]).abs().max().item())
+        first = out[next(k for k in files if k.split("-")[0] == name.split("-")[0])]
+        assert (out[name] - first).abs().max() < 1e-3, name
     pipe.set_adapters(["a-diffusers", "b"], [0.8, 0.4])
     out["ab"] = picture()
-    images = {"plain": plain, "a": out["a-diffusers"], "ab": out["ab"]}
+    images = {"plain": plain, "a": out["a-diffusers"], "ab": out["ab"], "c": out["c-fal"], "bfl": out["bfl"],
+              "onetrainer": out["onetrainer"]}
     save_file({k: (v * 255).round().to(torch.uint8).contiguous() for k, v in images.items()},
               os.path.join(OUT, "emoji.safetensors"),
               metadata={"versions": json.dumps(VERSIONS), "settings": json.dumps(settings | {"seed": 4})})
