@@ -4,10 +4,39 @@
 
 #include <string.h>
 
+/* " (none, nf4)" */
+static char *
+names_of (GParamSpec *spec)
+{
+  GString *s = g_string_new (NULL);
+
+  if (G_IS_PARAM_SPEC_ENUM (spec)) {
+    const GEnumClass *klass = G_PARAM_SPEC_ENUM (spec)->enum_class;
+
+    for (guint i = 0; i < klass->n_values; i++)
+      g_string_append_printf (
+          s, "%s%s", i > 0 ? ", " : " (", klass->values[i].value_nick);
+  } else {
+    const GFlagsClass *klass = G_PARAM_SPEC_FLAGS (spec)->flags_class;
+
+    for (guint i = 0; i < klass->n_values; i++)
+      g_string_append_printf (
+          s, "%s%s", i > 0 ? ", " : " (", klass->values[i].value_nick);
+  }
+  g_string_append (s, s->len == 0                   ? ""
+                      : G_IS_PARAM_SPEC_ENUM (spec) ? ")"
+                                                    : "; + joins them, 0 is none)");
+  return g_string_free (s, FALSE);
+}
+
 /* " (0 to 10)"; nothing for what has no range. */
 static char *
 range_of (GParamSpec *spec)
 {
+  if (G_IS_PARAM_SPEC_ENUM (spec) || G_IS_PARAM_SPEC_FLAGS (spec))
+    return names_of (spec);
+  if (G_IS_PARAM_SPEC_BOOLEAN (spec))
+    return g_strdup (" (true or false)");
   if (G_IS_PARAM_SPEC_INT (spec))
     return g_strdup_printf (" (%d to %d)", G_PARAM_SPEC_INT (spec)->minimum,
         G_PARAM_SPEC_INT (spec)->maximum);
@@ -46,7 +75,8 @@ set_property (GstElement *element, GParamSpec *spec, const char *text, GError **
     g_value_set_string (&value, text);
     ok = TRUE;
   } else {
-    ok = gst_value_deserialize_with_pspec (&value, text, spec);
+    /* GStreamer takes nothing for 0, which is mostly a value by itself. */
+    ok = text[0] != '\0' && gst_value_deserialize_with_pspec (&value, text, spec);
   }
   /* g_param_value_validate() changes what is out of range: say so instead. */
   if (ok && g_param_value_validate (spec, &value) && spec->value_type != G_TYPE_STRING)
