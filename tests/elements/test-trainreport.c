@@ -1,5 +1,8 @@
 /* tests/elements/test-trainreport.c: report-to of fluxtrainsink. SPDX-License-Identifier:
  * LGPL-2.1-or-later */
+#include <signal.h>
+#include <sys/resource.h>
+
 #include "tests/elements/testtrain.h"
 
 /* What flux-report says of that format; NULL: nothing. */
@@ -105,12 +108,52 @@ test_unwritable (void)
   end ();
 }
 
+/* The disk has room again as soon as there is a warning. */
+static GstBusSyncReply
+make_room (GstBus *bus, GstMessage *message, gpointer room)
+{
+  (void)bus;
+  if (GST_MESSAGE_TYPE (message) == GST_MESSAGE_WARNING)
+    g_assert_cmpint (setrlimit (RLIMIT_FSIZE, room), ==, 0);
+  return GST_BUS_PASS;
+}
+
+/* A disk that is full ends the report with one warning that says so, and nothing else. */
+static void
+test_full_disk (void)
+{
+  struct rlimit room, small;
+  TestRun run;
+  gchar *text;
+  gsize length;
+
+  begin ();
+  init (&run, "", "max-steps=6 report-to=jsonl", at ("a.safetensors"));
+  g_assert_cmpint (getrlimit (RLIMIT_FSIZE, &room), ==, 0);
+  gst_bus_set_sync_handler (run.bus, make_room, &room, NULL);
+  small = room;
+  small.rlim_cur = 500; /* write() then fails as on a full disk, with EFBIG */
+  signal (SIGXFSZ, SIG_IGN);
+  g_assert_cmpint (setrlimit (RLIMIT_FSIZE, &small), ==, 0);
+  test_run_all (&run);
+  g_assert_cmpuint (run.n_steps, ==, 6);
+  g_assert_cmpuint (run.n_final, ==, 1);
+  g_assert_cmpuint (run.n_warnings, ==, 1);
+  g_assert_true (g_file_get_contents (location_of (&run, "jsonl"), &text, &length, NULL));
+  g_assert_cmpuint (length, ==, 500);
+  g_free (text);
+  test_run_clear (&run);
+  test_check_lora (model, at ("a.safetensors"));
+  end ();
+}
+
 static void
 add_tests (void)
 {
   g_test_add_func ("/trainreport/files", test_files);
   g_test_add_func ("/trainreport/pictures", test_pictures);
   g_test_add_func ("/trainreport/unwritable", test_unwritable);
+  g_test_add_func ("/trainreport/full-disk", test_full_disk);
 }
 
 int
