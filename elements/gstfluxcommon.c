@@ -197,7 +197,9 @@ gst_flux_post_message (GstElement *element, GstMessageType type, GError *error,
     }
   }
   if (!g_error_matches (error, FLUX_ERROR, FLUX_ERROR_CANCELLED)) {
-    debug = g_strdup_printf ("%s %d", g_quark_to_string (error->domain), error->code);
+    debug = g_strdup_printf ("%s (%s %d), in state %s", nick,
+        g_quark_to_string (error->domain), error->code,
+        gst_element_state_get_name (GST_STATE (element)));
     gst_element_message_full_with_details (element, type, domain, code,
         g_strdup (error->message), debug, file, function, line,
         error_details (error, nick));

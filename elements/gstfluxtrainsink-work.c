@@ -219,6 +219,22 @@ check_seed (GstFluxTrainSink *self)
         (NULL));
 }
 
+/* Another base, rounded otherwise: training can go on, and a GPU may leave no choice. */
+static void
+check_quantization (GstFluxTrainSink *self)
+{
+  const gchar *before = flux_trainer_get_quantization (self->trainer);
+  const gchar *now =
+      flux_transformer_get_quantization (flux_model_get_transformer (self->base));
+
+  if (before != NULL && strcmp (before, now) != 0)
+    GST_ELEMENT_WARNING (self, RESOURCE, SETTINGS,
+        ("'%s' was trained with quantization=%s and goes on with %s: the loss may jump; "
+         "set quantization=%s to go on as before.",
+            self->resume_from, before, now, before),
+        (NULL));
+}
+
 static gboolean
 open_trainer (GstFluxTrainSink *self, GError **error)
 {
@@ -240,6 +256,7 @@ open_trainer (GstFluxTrainSink *self, GError **error)
   check_position (self);
   check_steps_left (self);
   check_seed (self);
+  check_quantization (self);
   return TRUE;
 }
 

@@ -111,6 +111,13 @@ check_settings (GstFluxTrainSink *self, GError **error)
         ".safetensors file.");
     return FALSE;
   }
+  if (self->resume_from != NULL && flux_hub_is_uri (self->resume_from)) {
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
+        "resume-from takes a folder of this computer, not '%s': put the checkpoint, with "
+        "its state.safetensors, into one, and name that.",
+        self->resume_from);
+    return FALSE;
+  }
   if (!gst_flux_train_sink_read_model (self, error))
     return FALSE;
   config.targets = self->targets;

@@ -377,6 +377,7 @@ fx_error (int status, const char *format, ...) __attribute__ ((format (printf, 2
 size_t fx_dtype_size (fx_dtype d); /* bytes of one element */
 const char *
 fx_dtype_name (fx_dtype d); /* "F32", "BF16", ... as safetensors spells them */
+const char *fx_qtype_name (fx_qtype q); /* none, nf4, nf4-double, int8, fp8 */
 float fx_bf16_to_f32 (uint16_t v);
 uint16_t fx_f32_to_bf16 (float v); /* nearest even */
 float fx_f16_to_f32 (uint16_t v);

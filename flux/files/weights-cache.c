@@ -161,11 +161,6 @@ metadata_is (FluxSafetensors *file, const char *key, const char *value)
 static gboolean
 name_entry (FluxCacheEntry *self, FluxLoader *loader)
 {
-  static const char *const qtypes[] = {[FX_Q_NONE] = "none",
-      [FX_Q_NF4] = "nf4",
-      [FX_Q_NF4_DOUBLE] = "nf4-double",
-      [FX_Q_INT8] = "int8",
-      [FX_Q_FP8] = "fp8"};
   g_autofree char *compute = g_ascii_strdown (fx_dtype_name (loader->compute), -1);
   g_autofree char *name = NULL;
 
@@ -173,7 +168,7 @@ name_entry (FluxCacheEntry *self, FluxLoader *loader)
   self->digest = g_strdup (g_checksum_get_string (self->layout));
   name = g_strdup_printf ("%s-%s-%s-%s.safetensors",
       loader->what != NULL ? loader->what : "weights", self->fingerprint,
-      qtypes[loader->qtype], compute);
+      fx_qtype_name (loader->qtype), compute);
   self->path = g_build_filename (loader->cache->dir, name, NULL);
   return g_file_test (self->path, G_FILE_TEST_EXISTS);
 }

@@ -5,9 +5,10 @@
  * optimiser's .state1 and .state2 (fp32, or U8 with .absmax1 and .absmax2 for each 256
  * elements), and where products are computed as timing chose, gemm_plans (bytes that a
  * backend of the same kind takes; optional). Metadata: format, step, seed (the key of all
- * draws), base (fingerprint), position (the caller's), config (JSON), and with loss
- * scaling loss_scale and loss_scale_good (steps since it changed). A file is checked as a
- * whole before anything of it is taken. */
+ * draws), base (fingerprint), position (the caller's), config (JSON), quantization (of
+ * the base, for the caller to compare; not in older files), and with loss scaling
+ * loss_scale and loss_scale_good (steps since it changed). A file is checked as a whole
+ * before anything of it is taken. */
 #include <json-glib/json-glib.h>
 #include <math.h>
 #include <string.h>
@@ -97,8 +98,10 @@ flux_state_save (FluxTrainer *self, const char *path, GError **error)
   /* The last two only where there is loss scaling. */
   const char *metadata[] = {"format", FORMAT, "step", step, "seed", seed, "base",
       flux_model_get_fingerprint (self->model), "position", self->position, "config",
-      config, self->loss_scale.dynamic ? "loss_scale" : NULL, scale, "loss_scale_good",
-      good, NULL};
+      config, "quantization",
+      flux_transformer_get_quantization (flux_model_get_transformer (self->model)),
+      self->loss_scale.dynamic ? "loss_scale" : NULL, scale, "loss_scale_good", good,
+      NULL};
   guint n;
   const FluxLoraTensor *tensors = flux_lora_get_tensors (self->lora, &n);
 
@@ -346,6 +349,8 @@ flux_state_load (FluxTrainer *self, const char *path, FluxLora *adapter, GError 
   restore_plans (self, file);
   self->step = step;
   self->c.seed = seed;
+  g_free (self->quantization);
+  self->quantization = g_strdup (flux_safetensors_get_metadata (file, "quantization"));
   self->loss_scale = scale;
   position = flux_safetensors_get_metadata (file, "position");
   flux_trainer_set_position (self, position);

@@ -22,8 +22,9 @@ struct _FluxTrainer {
   const FluxConfig *config; /* the transformer's */
   FluxTrainConfig c;
   char *targets;
-  char *position; /* the caller's, kept in checkpoints */
-  guint64 step;   /* optimiser steps done */
+  char *position;     /* the caller's, kept in checkpoints */
+  char *quantization; /* of the base of the checkpoint it came from, or NULL */
+  guint64 step;       /* optimiser steps done */
   FluxLora *lora;
   FluxAdam *adam;
   FluxLossScale loss_scale;

@@ -77,6 +77,7 @@ flux_trainer_free (FluxTrainer *self)
   g_array_unref (self->places);
   g_free (self->targets);
   g_free (self->position);
+  g_free (self->quantization);
   flux_model_unref (self->model);
   g_free (self);
 }
@@ -263,6 +264,12 @@ guint64
 flux_trainer_get_seed (FluxTrainer *self)
 {
   return self->c.seed;
+}
+
+const char *
+flux_trainer_get_quantization (FluxTrainer *self)
+{
+  return self->quantization;
 }
 
 void

@@ -100,6 +100,10 @@ FluxLora *flux_trainer_get_lora (FluxTrainer *self);
 guint64 flux_trainer_get_step (FluxTrainer *self);
 /* The configuration's, or after resuming the checkpoint's. */
 guint64 flux_trainer_get_seed (FluxTrainer *self);
+/* How the base was kept that the checkpoint was trained with, in
+ * flux_transformer_get_quantization()'s words; NULL before resuming, and where it does
+ * not say. The caller decides whether another one is what it means to go on with. */
+const char *flux_trainer_get_quantization (FluxTrainer *self);
 /* Any text of the caller's, kept in checkpoints and found again after resuming: where it
  * is in its data (epoch, place, order). "" at first. */
 void flux_trainer_set_position (FluxTrainer *self, const char *position);

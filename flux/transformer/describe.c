@@ -100,3 +100,13 @@ flux_transformer_describe (FluxTransformer *self)
         text, "%-34s %10.2f\n", names[i], (double)sums[i] / (1 << 20));
   return g_string_free (text, FALSE);
 }
+
+const char *
+flux_transformer_get_quantization (FluxTransformer *self)
+{
+  const fx_weight *w = self->config.num_layers > 0          ? &self->doubles[0].qkv[0]
+                       : self->config.num_single_layers > 0 ? &self->singles[0].qkv
+                                                            : &self->proj_out;
+
+  return fx_qtype_name (w->qtype);
+}

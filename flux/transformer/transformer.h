@@ -37,6 +37,8 @@ const FluxConfig *flux_transformer_get_config (FluxTransformer *self);
 fx_backend *flux_transformer_get_backend (FluxTransformer *self);
 gsize flux_transformer_get_bytes (FluxTransformer *self);      /* weights on the device */
 gsize flux_transformer_get_host_bytes (FluxTransformer *self); /* and on the host */
+/* How the layers of its blocks are kept: none, nf4, nf4-double, int8 or fp8. */
+const char *flux_transformer_get_quantization (FluxTransformer *self);
 /* A table of them, "name  MiB" a line. g_free() it. */
 char *flux_transformer_describe (FluxTransformer *self);
 

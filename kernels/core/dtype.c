@@ -37,6 +37,18 @@ fx_dtype_name (fx_dtype d)
   return (unsigned)d < FX_N_DTYPES ? dtypes[d].name : "?";
 }
 
+const char *
+fx_qtype_name (fx_qtype q)
+{
+  static const char *const names[] = {[FX_Q_NONE] = "none",
+      [FX_Q_NF4] = "nf4",
+      [FX_Q_NF4_DOUBLE] = "nf4-double",
+      [FX_Q_INT8] = "int8",
+      [FX_Q_FP8] = "fp8"};
+
+  return (unsigned)q < sizeof names / sizeof *names ? names[q] : "?";
+}
+
 static inline float
 as_float (uint32_t u)
 {

@@ -39,6 +39,24 @@ test_bad_settings (void)
   end ();
 }
 
+/* The Hub has models, adapters and data sets; found out before anything is downloaded. */
+static void
+test_resume_from_hub (void)
+{
+  TestRun run;
+
+  begin ();
+  init (&run, "", "resume-from=hf://user/name", at ("a.safetensors"));
+  g_assert_cmpint (gst_element_set_state (run.pipeline, GST_STATE_PLAYING), ==,
+      GST_STATE_CHANGE_FAILURE);
+  g_assert_cmpint (test_run_until_end (&run), ==, GST_MESSAGE_ERROR);
+  g_assert_cmpuint (run.n_errors, ==, 1);
+  g_assert_nonnull (
+      strstr (run.error, "a folder of this computer, not 'hf://user/name'"));
+  test_run_clear (&run);
+  end ();
+}
+
 /* Found before weights are read: the plan is made of the model's headers. */
 static void
 test_budget_too_small (void)
@@ -384,6 +402,7 @@ static void
 add_tests (void)
 {
   g_test_add_func ("/trainsink/bad-settings", test_bad_settings);
+  g_test_add_func ("/trainsink/resume-from-hub", test_resume_from_hub);
   g_test_add_func ("/trainsink/budget-too-small", test_budget_too_small);
   g_test_add_func ("/trainsink/bad-location", test_bad_location);
   g_test_add_func ("/trainsink/no-samples", test_no_samples);
