@@ -36,6 +36,14 @@ find_column (FluxEmbeddingTable *self, const char *name, FluxParquetKind wanted,
 }
 
 static gboolean
+find_embeddings (FluxEmbeddingTable *self, const char *name, gint *column, GError **error)
+{
+  return find_column (self, name, FLUX_PARQUET_NUMBER_LIST, column, error) &&
+         (flux_parquet_holds_floats (self->parquet, (guint)*column) ||
+             flux_embedding_refuse_integers (self, name, error));
+}
+
+static gboolean
 read_keys (FluxEmbeddingTable *self, GError **error)
 {
   gint64 n = flux_parquet_get_n_rows (self->parquet);
@@ -75,10 +83,8 @@ flux_embedding_open_parquet (FluxEmbeddingTable *self, GError **error)
   self->ids_column = flux_parquet_find_column (self->parquet, "text_ids");
   return find_column (
              self, "image_hash", FLUX_PARQUET_BYTES, &self->hash_column, error) &&
-         find_column (self, "prompt_embeds", FLUX_PARQUET_NUMBER_LIST,
-             &self->embeds_column, error) &&
-         find_column (self, "pooled_prompt_embeds", FLUX_PARQUET_NUMBER_LIST,
-             &self->pooled_column, error) &&
+         find_embeddings (self, "prompt_embeds", &self->embeds_column, error) &&
+         find_embeddings (self, "pooled_prompt_embeds", &self->pooled_column, error) &&
          (self->ids_column < 0 || find_column (self, "text_ids", FLUX_PARQUET_NUMBER_LIST,
                                       &self->ids_column, error)) &&
          read_keys (self, error);

@@ -28,6 +28,9 @@ struct _FluxEmbeddingTable {
 
 void flux_embedding_row_free (gpointer row);
 gboolean flux_embedding_sniff (const char *path, gboolean *is_parquet, GError **error);
+/* FALSE, with the sentence. what: a column or tensor. */
+gboolean flux_embedding_refuse_integers (
+    FluxEmbeddingTable *self, const char *what, GError **error);
 gboolean flux_embedding_check_finite (FluxEmbeddingTable *self, const char *key,
     const char *column, const float *x, gsize n, GError **error);
 

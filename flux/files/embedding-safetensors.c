@@ -12,13 +12,35 @@ flux_embedding_open_safetensors (FluxEmbeddingTable *self, GError **error)
   return self->file != NULL;
 }
 
+static gboolean
+is_integer (fx_dtype dtype)
+{
+  switch (dtype) {
+    case FX_U8:
+    case FX_I8:
+    case FX_I16:
+    case FX_U16:
+    case FX_I32:
+    case FX_I64:
+    case FX_BOOL:
+      return TRUE;
+    default:
+      return FALSE;
+  }
+}
+
 /* As fp32 in memory of its own. */
 static GBytes *
 read_floats (FluxEmbeddingTable *self, const char *key, const char *column,
     const FluxTensor *t, GError **error)
 {
-  float *x = g_try_new (float, MAX (t->n_elements, 1));
+  float *x;
 
+  if (is_integer (t->dtype)) {
+    flux_embedding_refuse_integers (self, t->name, error);
+    return NULL;
+  }
+  x = g_try_new (float, MAX (t->n_elements, 1));
   if (x == NULL) {
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_NO_SPACE,
         "No memory for row '%s' of '%s' (%zu values).", key, self->path, t->n_elements);

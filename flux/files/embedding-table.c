@@ -106,6 +106,18 @@ flux_embedding_row_free (gpointer data)
   g_free (row);
 }
 
+/* Token ids, or embeddings that lost their scale: training would run on them. */
+gboolean
+flux_embedding_refuse_integers (
+    FluxEmbeddingTable *self, const char *what, GError **error)
+{
+  g_set_error (error, FLUX_ERROR, FLUX_ERROR_FORMAT,
+      "\"%s\" of '%s' holds integers where an embedding table holds floating-point "
+      "numbers: compute the embeddings again and write them as float32.",
+      what, self->path);
+  return FALSE;
+}
+
 /* Values that would surface as a NaN loss, far from their cause. */
 gboolean
 flux_embedding_check_finite (FluxEmbeddingTable *self, const char *key,

@@ -4,7 +4,8 @@
  * Two layouts: the reference's parquet (compute_embeddings.py: image_hash, prompt_embeds,
  * pooled_prompt_embeds, text_ids; facts.md section 1) and safetensors (KEY.prompt_embeds
  * [t, d], KEY.pooled [p]). Chosen by the file's first bytes when it exists, else by the
- * suffix. The row key "" holds the empty prompt's embeddings. */
+ * suffix. The row key "" holds the empty prompt's embeddings. Embeddings of integers are
+ * FLUX_ERROR_FORMAT, in parquet when it is opened, in safetensors when a row is read. */
 #pragma once
 
 #include <glib.h>

@@ -118,6 +118,16 @@ flux_parquet_get_kind (
   return TRUE;
 }
 
+gboolean
+flux_parquet_holds_floats (FluxParquet *self, guint column)
+{
+  const FluxParquetLeaf *leaf;
+
+  g_return_val_if_fail (column < self->leaves->len, FALSE);
+  leaf = &g_array_index (self->leaves, FluxParquetLeaf, column);
+  return leaf->type == PARQUET_FLOAT || leaf->type == PARQUET_DOUBLE;
+}
+
 /* Goes to a row of a column that must be of this kind; NULL on error. */
 static FluxParquetPage *
 seek (FluxParquet *self, guint column, gint64 row, FluxParquetKind wanted, GError **error)

@@ -34,6 +34,8 @@ flux_parquet_get_column_name (FluxParquet *self, guint column); /* dotted path *
 gint flux_parquet_find_column (FluxParquet *self, const char *name);
 gboolean flux_parquet_get_kind (
     FluxParquet *self, guint column, FluxParquetKind *kind, GError **error);
+/* TRUE for FLOAT and DOUBLE, and lists of them: not for integers and booleans. */
+gboolean flux_parquet_holds_floats (FluxParquet *self, guint column);
 
 /* One value; row groups and pages are decoded as needed and the latest kept, so reading
  * in row order is cheap. NULL (FALSE for a number) with *error unset for a null value. */

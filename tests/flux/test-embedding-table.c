@@ -257,6 +257,63 @@ test_nan (Fixture *f, gconstpointer suffix)
   flux_embedding_table_free (table);
 }
 
+static void
+assert_parquet_refused (const char *name, const char *column)
+{
+  g_autofree char *path =
+      g_build_filename (g_getenv ("FLUX_TEST_SRC"), "data", "parquet", name, NULL);
+  g_autoptr (GError) error = NULL;
+
+  g_assert_null (flux_embedding_table_open (path, FALSE, JOINT, POOLED, &error));
+  g_assert_error (error, FLUX_ERROR, FLUX_ERROR_FORMAT);
+  g_assert_nonnull (strstr (error->message, "holds integers"));
+  g_assert_nonnull (strstr (error->message, column));
+  g_assert_nonnull (strstr (error->message, name));
+}
+
+/* Of text_ids, which count, they are taken. */
+static void
+test_integers_in_parquet (Fixture *f, gconstpointer suffix)
+{
+  g_autofree char *path = g_build_filename (
+      g_getenv ("FLUX_TEST_SRC"), "data", "parquet", "embeddings-int-ids.parquet", NULL);
+  FluxEmbeddingTable *table = open_table (path, FALSE);
+
+  check_row (table, "aa", 1);
+  flux_embedding_table_free (table);
+  assert_parquet_refused ("refused-int-embeds.parquet", "\"prompt_embeds\"");
+  assert_parquet_refused ("refused-int-pooled.parquet", "\"pooled_prompt_embeds\"");
+}
+
+static void
+test_integers_in_safetensors (Fixture *f, gconstpointer suffix)
+{
+  static const gint32 embeds[TOKENS * JOINT] = {1};
+  static const float pooled[POOLED] = {1};
+  const FluxTensorSource tensors[] = {{.name = "aa.prompt_embeds",
+                                          .dtype = FX_I32,
+                                          .n_dims = 2,
+                                          .dims = {TOKENS, JOINT},
+                                          .data = embeds},
+      {.name = "aa.pooled",
+          .dtype = FX_F32,
+          .n_dims = 1,
+          .dims = {POOLED},
+          .data = pooled}};
+  g_autoptr (GError) error = NULL;
+  FluxEmbeddingTable *table;
+  FluxEmbedding e;
+
+  g_assert_true (flux_safetensors_write (f->path, tensors, 2, NULL, &error));
+  table = open_table (f->path, FALSE);
+  g_assert_false (flux_embedding_table_lookup (table, "aa", &e, &error));
+  g_assert_error (error, FLUX_ERROR, FLUX_ERROR_FORMAT);
+  g_assert_nonnull (strstr (error->message, "prompt_embeds"));
+  g_assert_nonnull (strstr (error->message, "holds integers"));
+  g_assert_nonnull (strstr (error->message, f->path));
+  flux_embedding_table_free (table);
+}
+
 /* A parquet of other column names, or with one that a rewrite would lose. */
 static void
 test_columns (Fixture *f, gconstpointer suffix)
@@ -369,6 +426,10 @@ main (int argc, char **argv)
   }
   g_test_add ("/embedding-table/columns.parquet", Fixture, ".parquet", setup,
       test_columns, teardown);
+  g_test_add ("/embedding-table/integers-are-refused.parquet", Fixture, ".parquet", setup,
+      test_integers_in_parquet, teardown);
+  g_test_add ("/embedding-table/integers-are-refused.safetensors", Fixture,
+      ".safetensors", setup, test_integers_in_safetensors, teardown);
   g_test_add ("/embedding-table/reference-file.parquet", Fixture, ".parquet", setup,
       test_reference_file, teardown);
   return g_test_run ();

@@ -192,6 +192,17 @@ refused = {
 pq.write_table(pa.table(refused), out / "refused-types.parquet")
 halves = pa.array([np.zeros(2, np.float16), np.ones(2, np.float16)], pa.list_(pa.float16()))
 pq.write_table(pa.table({"halves": halves}), out / "refused-float16.parquet")
+
+# Embedding tables for test-embedding-table.c: integers are right for text_ids only.
+ramp = {"prompt_embeds": [[float(np.float32(1) + np.float32(i) / np.float32(3)) for i in range(12)]],
+        "pooled_prompt_embeds": [[float(np.float32(-1) + np.float32(i) / np.float32(3)) for i in range(5)]],
+        "text_ids": [[0.0] * 9]}
+for name, integers in [("embeddings-int-ids", "text_ids"), ("refused-int-embeds", "prompt_embeds"),
+                       ("refused-int-pooled", "pooled_prompt_embeds")]:
+    pq.write_table(pa.table({"image_hash": ["aa"]} | {
+        k: pa.array([[int(x) for x in v[0]]] if k == integers else v,
+                    pa.list_(pa.int64() if k == integers else pa.float64())) for k, v in ramp.items()}),
+        out / f"{name}.parquet")
 small = pa.table({"x": [1.0, 2.0], "i": [1, 2], "s": ["a", "b"]})
 pq.write_table(small, out / "refused-delta.parquet", use_dictionary=False,
                column_encoding={"i": "DELTA_BINARY_PACKED", "s": "DELTA_BYTE_ARRAY",
