@@ -176,8 +176,9 @@ test_written_files_keep_the_change (Fixture *f, gconstpointer data)
 static void
 test_rewritten_files_keep_the_change (Fixture *f, gconstpointer data)
 {
-  static const char *const files[] = {
-      "small-bfl.safetensors", "small-onetrainer.safetensors", "small-kohya.safetensors"};
+  static const char *const files[] = {"small-bfl.safetensors", "small-fal.safetensors",
+      "small-onetrainer.safetensors", "small-kohya.safetensors",
+      "small-comfy.safetensors", "small-aitoolkit.safetensors"};
 
   for (guint i = 0; i < 3 * G_N_ELEMENTS (files); i++) {
     g_autofree char *from = data_path (files[i / 3]);
