@@ -16,6 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "pipelines/find.h"
 #include "pipelines/overrides.h"
 #include "pipelines/progress.h"
 #include "pipelines/pull.h"
@@ -28,6 +29,8 @@ typedef struct {
   FILE *log; /* one JSON object a flux-step, or NULL */
   const char *log_path;
   guint n_signals, n_saved; /* Ctrl-C, flux-checkpoint */
+  gboolean trains;
+  gint n_arrived; /* atomic: sinks that have had something */
   gint status;
 } Runner;
 
@@ -136,12 +139,46 @@ on_info (Runner *self, GstMessage *message)
   say (self, error->message);
 }
 
-/* After Ctrl-C: whether there is anything to go on from. */
+static GstPadProbeReturn
+on_buffer (GstPad *pad, GstPadProbeInfo *info, gpointer data)
+{
+  (void)pad, (void)info;
+  g_atomic_int_inc (&((Runner *)data)->n_arrived);
+  return GST_PAD_PROBE_REMOVE; /* one is enough */
+}
+
+/* A trainer has what it has saved; other sinks what they have taken. */
+static void
+watch_sinks (Runner *self)
+{
+  GstIterator *it = gst_bin_iterate_sinks (GST_BIN (self->pipeline));
+  GValue item = G_VALUE_INIT;
+
+  while (gst_iterator_next (it, &item) == GST_ITERATOR_OK) {
+    GstElement *sink = g_value_get_object (&item);
+    g_autoptr (GstPad) pad = gst_element_get_static_pad (sink, "sink");
+
+    if (g_object_class_find_property (G_OBJECT_GET_CLASS (sink), "resume-from") != NULL)
+      self->trains = TRUE;
+    else if (pad != NULL)
+      gst_pad_add_probe (pad, GST_PAD_PROBE_TYPE_BUFFER, on_buffer, self, NULL);
+    g_value_reset (&item);
+  }
+  g_value_unset (&item);
+  gst_iterator_free (it);
+}
+
+/* After Ctrl-C: nothing has come of it, and the exit status says so too. */
 static void
 tell_if_nothing_saved (Runner *self)
 {
-  if (self->n_signals > 0 && self->status == 0 && self->n_saved == 0)
-    say (self, "Stopped before there was anything to save.");
+  gboolean has_result =
+      self->n_saved > 0 || (!self->trains && g_atomic_int_get (&self->n_arrived) > 0);
+
+  if (self->n_signals == 0 || self->status != 0 || has_result)
+    return;
+  say (self, "Stopped before there was anything to save.");
+  self->status = 130;
 }
 
 static gboolean
@@ -172,32 +209,10 @@ on_message (GstBus *bus, GstMessage *message, gpointer data)
   return G_SOURCE_CONTINUE;
 }
 
-/* A path as it is, else NAME.launch where the pipelines are installed or lie in the
- * source. */
-static char *
-read_pipeline (const char *name, GError **error)
-{
-  const char *folder = g_getenv ("GST_FLUX_PIPELINES");
-  g_autofree char *file = g_strconcat (name, ".launch", NULL);
-  g_autofree char *installed =
-      g_build_filename (folder != NULL ? folder : PIPELINES_DIR, file, NULL);
-  char *text = NULL;
-
-  if (g_file_test (name, G_FILE_TEST_IS_REGULAR))
-    g_file_get_contents (name, &text, NULL, error);
-  else if (g_file_test (installed, G_FILE_TEST_IS_REGULAR))
-    g_file_get_contents (installed, &text, NULL, error);
-  else
-    g_set_error (error, G_FILE_ERROR, G_FILE_ERROR_NOENT,
-        "There is no pipeline file '%s', and none called '%s' in '%s'.", name, file,
-        folder != NULL ? folder : PIPELINES_DIR);
-  return text;
-}
-
 static GstElement *
 build (char **words, GError **error)
 {
-  g_autofree char *text = read_pipeline (words[0], error);
+  g_autofree char *text = gst_flux_pipelines_read (words[0], error);
   g_autoptr (GstElement) pipeline = NULL;
 
   if (text == NULL)
@@ -227,6 +242,7 @@ run (Runner *self)
   self->loop = g_main_loop_new (NULL, FALSE);
   gst_flux_progress_init (&self->progress, STDERR_FILENO);
   gst_bus_add_watch (bus, on_message, self);
+  watch_sinks (self);
   sigint = g_unix_signal_add (SIGINT, on_signal, self);
   sigterm = g_unix_signal_add (SIGTERM, on_signal, self);
 
@@ -244,11 +260,35 @@ run (Runner *self)
   g_main_loop_unref (self->loop);
 }
 
+/* "gst-flux pull --help" */
+static gboolean
+wants_help (int argc, char **argv, const char *command)
+{
+  gboolean wants = FALSE;
+
+  for (int i = 2; i < argc; i++)
+    wants |= strcmp (argv[i], "--help") == 0 || strcmp (argv[i], "-h") == 0;
+  return wants && strcmp (argv[1], command) == 0;
+}
+
+/* What --help says below the options. */
+static char *
+describe (void)
+{
+  g_autofree char *folder = gst_flux_pipelines_folder ();
+  g_autofree char *names = gst_flux_pipelines_names (folder);
+
+  return g_strdup_printf ("Pipelines in %s:\n  %s\n\n"
+                          "\"gst-flux pull --help\" and \"gst-flux push --help\" say "
+                          "more of those; \"man gst-flux\" of all.",
+      folder, names[0] != '\0' ? names : "none");
+}
+
 int
 main (int argc, char **argv)
 {
   g_autoptr (GError) error = NULL;
-  g_autofree char *log = NULL;
+  g_autofree char *log = NULL, *description = describe ();
   g_auto (GStrv) words = NULL;
   gboolean version = FALSE;
   GOptionEntry entries[] = {{"log", 'l', 0, G_OPTION_ARG_FILENAME, &log,
@@ -263,8 +303,13 @@ main (int argc, char **argv)
   g_autoptr (GOptionContext) context = g_option_context_new (NULL);
   Runner self = {0};
 
+  if (wants_help (argc, argv, "pull"))
+    return gst_flux_pull_help ();
+  if (wants_help (argc, argv, "push"))
+    return gst_flux_push_help ();
   g_option_context_set_summary (context,
       "Runs a gst-flux pipeline file and shows how far it is. Ctrl-C saves and ends.");
+  g_option_context_set_description (context, description);
   g_option_context_add_main_entries (context, entries, NULL);
   g_option_context_add_group (context, gst_init_get_option_group ());
   if (!g_option_context_parse (context, &argc, &argv, &error))

@@ -17,6 +17,19 @@ static const struct {
     {"dataset", FLUX_HUB_DATASET}};
 
 int
+gst_flux_pull_help (void)
+{
+  printf (
+      "Usage: gst-flux pull [model|vae|text|transformer|lora|dataset] hf://user/name\n\n"
+      "Downloads a model, a part of one, an adapter or a data set (hf://datasets/...)\n"
+      "from the Hugging Face Hub into the cache that huggingface_hub uses, and prints\n"
+      "where it is. A revision and a folder may follow: hf://user/name@main/folder.\n"
+      "What is there already is not fetched again, and a broken download is gone on\n"
+      "with. HF_TOKEN is the token for what is gated or private.\n");
+  return 0;
+}
+
+int
 gst_flux_pull (char **words)
 {
   const char *uri = words[1] != NULL && words[2] != NULL ? words[2] : words[1];

@@ -7,3 +7,5 @@
  * a model, of hf://datasets/ a data set. Prints the local path; returns the exit status.
  * Ctrl-C ends it, and what has arrived is kept. */
 int gst_flux_pull (char **words);
+/* Prints what it does; 0. */
+int gst_flux_pull_help (void);

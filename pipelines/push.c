@@ -74,6 +74,20 @@ push (const char *source, const char *repo, const Options *options,
 }
 
 int
+gst_flux_push_help (void)
+{
+  printf (
+      "Usage: gst-flux push FOLDER user/name [name=value ...]\n\n"
+      "Puts the files of a folder, or an adapter's file, into a repository of the\n"
+      "Hugging Face Hub, in one commit, with a model card where there is no README.md,\n"
+      "and prints its page. HF_TOKEN has to be a token that may write.\n\n"
+      "  private=true         false: everybody may see the repository\n"
+      "  base-model=          the model it was trained on, user/name, for the card\n"
+      "  trigger-words=       what a prompt has to say, for the card\n");
+  return 0;
+}
+
+int
 gst_flux_push (char **words)
 {
   GstFluxProgress progress;

@@ -5,3 +5,5 @@
 
 /* words: push SOURCE user/name [name=value ...]; the exit status. */
 int gst_flux_push (char **words);
+/* Prints what it does; 0. */
+int gst_flux_push_help (void);

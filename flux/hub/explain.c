@@ -6,6 +6,8 @@ static void
 explain_refusal (FluxHub *hub, const char *what, const FluxHubFailure *f, GError **error)
 {
   g_autofree char *page = flux_hub_page (hub);
+  g_autofree char *file =
+      what != NULL ? g_strdup_printf ("'%s' of ", what) : g_strdup ("");
   const char *kind = hub->ref.is_dataset ? "data set" : "model", *code = f->code;
 
   if (g_strcmp0 (code, "GatedRepo") == 0 || (f->status == 403 && code == NULL))
@@ -38,8 +40,10 @@ explain_refusal (FluxHub *hub, const char *what, const FluxHubFailure *f, GError
         what != NULL ? what : "", hub->ref.repo);
   else
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_READ,
-        "The Hub answered %u for %s %s: try again later.", f->status, kind,
-        what != NULL ? what : hub->ref.repo);
+        "The Hub at %s answered %u%s when it was asked for %sthe %s %s: try again later, "
+        "or set HF_HUB_OFFLINE=1 to use what the cache has.",
+        hub->endpoint, f->status, f->status >= 500 ? ", a fault of its own," : "", file,
+        kind, hub->ref.repo);
 }
 
 /* what: the file, or what was asked for. */
