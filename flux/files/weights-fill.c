@@ -67,8 +67,9 @@ flux_weight_choose (
   w->rounds_inputs = FALSE;
   if (self->keep_dtype && is_float && same_dtype)
     w->dtype = parts[0].dtype;
-  if (self->qtype == FX_Q_FP8 && w->n % 16 == 0 && w->k % 16 == 0) {
-    w->qtype = FX_Q_FP8;
+  if ((self->qtype == FX_Q_FP8 || (self->qtype == FX_Q_INT8 && self->rounds_inputs)) &&
+      w->n % 16 == 0 && w->k % 16 == 0) {
+    w->qtype = self->qtype;
     w->rounds_inputs = TRUE;
     w->dtype = parts[0].dtype;
     return TRUE;
@@ -86,8 +87,6 @@ flux_weight_choose (
     w->qtype = FX_Q_NF4;
   if (w->qtype != FX_Q_NONE)
     w->dtype = parts[0].dtype;
-  w->rounds_inputs = w->qtype == FX_Q_INT8 && self->qtype == FX_Q_INT8 &&
-                     self->rounds_inputs && w->n % 16 == 0 && w->k % 16 == 0;
   return TRUE;
 }
 

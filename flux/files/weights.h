@@ -53,8 +53,9 @@ flux_loader_run (FluxLoader *self, FluxLoadFunc load, gpointer model, GError **e
 /* PREFIX.weight [n, k] (+ PREFIX.bias when bias) as w. A file that is already in 4 or 8
  * bits stays so whatever qtype says, except FX_Q_NONE, which expands it to `compute`.
  * Kept as floats: 4 bits asked for with k % 64 != 0, which bitsandbytes would quantise
- * over row ends (FLUX has none). FX_Q_FP8 makes e4m3 rows of whatever the file has, for
- * products in 8 bits, and floats where n or k is no multiple of 16. */
+ * over row ends (FLUX has none). FX_Q_FP8 (FX_Q_INT8 with rounds_inputs) makes 8-bit rows
+ * of whatever the file has, for products in 8 bits, and floats where n or k is no
+ * multiple of 16. */
 gboolean flux_load_linear (FluxLoader *self, const char *prefix, gint64 n, gint64 k,
     gboolean bias, fx_weight *w, GError **error);
 /* The same for several tensors with k columns each, concatenated by rows (fused q, k, v);
