@@ -3,44 +3,6 @@
 #include "tests/elements/testweights.h"
 #include "tests/flux/lora-file.h"
 
-/* The small transformer with its weights in fp32, without the tensor `without`. */
-static void
-write_fp32 (const gchar *to, const gchar *without)
-{
-  gchar *dir = test_small_dir (), *config = child (dir, "config.json");
-  gchar *new_config = child (to, "config.json");
-  gchar *path = child (to, "diffusion_pytorch_model.safetensors"), *text;
-  FluxSafetensors *file = flux_safetensors_open (dir, NULL);
-  GArray *sources = g_array_new (FALSE, TRUE, sizeof (FluxTensorSource));
-
-  for (guint i = 0; i < flux_safetensors_get_n_tensors (file); i++) {
-    const FluxTensor *t = flux_safetensors_get_nth (file, i);
-    FluxTensorSource s = {.name = t->name, .dtype = FX_F32, .n_dims = t->n_dims};
-    float *values = g_new (float, t->n_elements);
-
-    memcpy (s.dims, t->dims, sizeof s.dims);
-    g_assert_true (flux_tensor_to_f32 (t, values, NULL));
-    s.data = values;
-    if (g_strcmp0 (t->name, without) != 0)
-      g_array_append_val (sources, s);
-    else
-      g_free (values);
-  }
-  g_assert_true (flux_safetensors_write (
-      path, (FluxTensorSource *)(void *)sources->data, sources->len, NULL, NULL));
-  g_assert_true (g_file_get_contents (config, &text, NULL, NULL));
-  g_assert_true (g_file_set_contents (new_config, text, -1, NULL));
-  for (guint i = 0; i < sources->len; i++)
-    g_free ((gpointer)g_array_index (sources, FluxTensorSource, i).data);
-  g_array_unref (sources);
-  flux_safetensors_unref (file);
-  g_free (text);
-  g_free (path);
-  g_free (new_config);
-  g_free (config);
-  g_free (dir);
-}
-
 static gchar *
 adapter (const gchar *name)
 {

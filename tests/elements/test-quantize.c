@@ -43,33 +43,36 @@ forward (const gchar *dir, fx_qtype qtype, gsize *size)
 }
 
 /* A file quantised before is what the loader makes of the floats. LLM.int8's files do not
- * say that expanded weights are to be rounded to bfloat16. */
+ * say that a weight had been bfloat16, so these were float32. */
 static void
 test_as_quantised_when_loaded (void)
 {
   static const struct {
     const gchar *type;
     fx_qtype qtype;
-    double bound;
-  } cases[] = {{"nf4", FX_Q_NF4, 0}, {"nf4-double", FX_Q_NF4_DOUBLE, 0},
-      {"int8", FX_Q_INT8, 5e-3}};
-  gchar *dir = test_small_dir (), *folder = test_folder ();
+  } cases[] = {{"nf4", FX_Q_NF4}, {"nf4-double", FX_Q_NF4_DOUBLE}, {"int8", FX_Q_INT8}};
+  gchar *folder = test_folder (), *bf16 = test_small_dir ();
+  gchar *fp32 = child (folder, "float32");
   gsize n;
 
+  g_assert_cmpint (g_mkdir (fp32, 0700), ==, 0);
+  write_fp32 (fp32, NULL);
   for (guint i = 0; i < G_N_ELEMENTS (cases); i++) {
+    const gchar *dir = cases[i].qtype == FX_Q_INT8 ? fp32 : bf16;
     gchar *to = quantize (dir, folder, cases[i].type);
     float *want = forward (dir, cases[i].qtype, &n);
     float *got = forward (to, cases[i].qtype, &n);
 
     g_test_message ("%s: %g", cases[i].type, test_relative (got, want, n));
-    g_assert_cmpfloat (test_relative (got, want, n), <=, cases[i].bound);
+    g_assert_cmpfloat (test_relative (got, want, n), ==, 0);
     g_free (want);
     g_free (got);
     g_free (to);
   }
   test_remove (folder);
   g_free (folder);
-  g_free (dir);
+  g_free (fp32);
+  g_free (bf16);
 }
 
 static const FluxTensor *
