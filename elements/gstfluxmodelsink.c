@@ -30,6 +30,7 @@
 #include "elements/gstfluxcommon.h"
 #include "elements/gstfluxweights.h"
 #include "flux/convert/folder.h"
+#include "flux/hub/hub.h"
 
 GST_DEBUG_CATEGORY_STATIC (gst_flux_model_sink_debug);
 #define GST_CAT_DEFAULT gst_flux_model_sink_debug
@@ -160,6 +161,11 @@ start (GstFluxModelSink *self)
   if (self->location == NULL)
     g_set_error (&error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
         "fluxmodelsink has nowhere to write to: set location to a folder.");
+  else if (flux_hub_is_uri (self->location))
+    g_set_error (&error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
+        "fluxmodelsink writes to a folder of this computer, not to '%s': set location to "
+        "one.",
+        self->location);
   else if (flux_folder_check (self->location, &error))
     return TRUE;
   gst_flux_post_error (self, error);

@@ -28,6 +28,7 @@
 #include "elements/gstfluxweights.h"
 #include "flux/convert/config-text.h"
 #include "flux/convert/plain.h"
+#include "flux/hub/hub.h"
 #include "flux/transformer/config.h"
 
 GST_DEBUG_CATEGORY_STATIC (gst_flux_model_src_debug);
@@ -125,6 +126,13 @@ open_model (GstFluxModelSrc *self, GError **error)
   if (self->location == NULL) {
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
         "fluxmodelsrc has nothing to read: set location to the folder of a model.");
+    return FALSE;
+  }
+  if (flux_hub_is_uri (self->location)) {
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
+        "fluxmodelsrc reads a folder of this computer: run gst-flux pull %s, and set "
+        "location to what it prints.",
+        self->location);
     return FALSE;
   }
   self->folder = find_folder (self->location, &path);

@@ -125,6 +125,28 @@ test_refuses_a_folder_that_is_there (void)
   g_free (to);
 }
 
+/* Neither end takes hf://, and says what to do. */
+static void
+test_refuses_the_hub (void)
+{
+  gchar *model, *folder, *message;
+
+  if (!test_need_model (&model))
+    return;
+  folder = test_folder ();
+  g_assert_false (run_line (&message,
+      "fluxmodelsrc location=hf://user/name ! fluxmodelsink location=%s/new", folder));
+  g_assert_nonnull (strstr (message, "run gst-flux pull hf://user/name"));
+  g_free (message);
+  g_assert_false (run_line (&message,
+      "fluxmodelsrc location=%s ! fluxmodelsink location=hf://user/name", model));
+  g_assert_nonnull (strstr (message, "not to 'hf://user/name'"));
+  test_remove (folder);
+  g_free (message);
+  g_free (model);
+  g_free (folder);
+}
+
 static void
 test_an_early_end_leaves_nothing (void)
 {
@@ -244,6 +266,7 @@ main (int argc, char **argv)
       "/modelstream/refuses-a-folder-that-is-there", test_refuses_a_folder_that_is_there);
   g_test_add_func (
       "/modelstream/an-early-end-leaves-nothing", test_an_early_end_leaves_nothing);
+  g_test_add_func ("/modelstream/refuses-the-hub", test_refuses_the_hub);
   g_test_add_func ("/modelstream/stopping-leaves-nothing", test_stopping_leaves_nothing);
   g_test_add_func (
       "/modelstream/a-truncated-file-is-an-error", test_a_truncated_file_is_an_error);

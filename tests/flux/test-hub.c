@@ -229,6 +229,9 @@ test_statuses (Fixture *f, gconstpointer data)
   f->hub->status = 429;
   f->hub->retry_after = "100000";
   assert_refused (f, URI, FLUX_ERROR_READ, "in 100000 seconds");
+  f->hub->status = 400;
+  f->hub->retry_after = NULL;
+  assert_refused (f, URI, FLUX_ERROR_READ, "answered 400 when it was asked for '");
   f->hub->status = 0;
   assert_refused (f, "hf://tests/other", FLUX_ERROR_NOT_FOUND, "no model tests/other");
   assert_refused (f, URI "@v9", FLUX_ERROR_NOT_FOUND, "no revision 'v9'");
