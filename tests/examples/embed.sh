@@ -1,8 +1,10 @@
 #!/bin/sh
-# tests/examples/embed.sh: examples/embed.py trains, saves on Ctrl-C and goes on, and says what is wrong.
+# tests/examples/embed.sh: examples/embed.py trains, saves on Ctrl-C and goes on, says what is wrong, and shows a
+# preview in a window, which is looked at.
 # SPDX-License-Identifier: LGPL-2.1-or-later
 set -u
-top=$(cd "$(dirname "$0")/../.." && pwd)
+here=$(cd "$(dirname "$0")" && pwd)
+top=$here/../..
 python=/usr/bin/python3
 $python -c 'import gi; gi.require_version("Gst", "1.0"); from gi.repository import Gst' 2>/dev/null ||
   { echo "1..0 # SKIP no python3-gi or gir1.2-gstreamer-1.0"; exit 0; }
@@ -19,7 +21,7 @@ result () { # result STATUS NAME
 embed () { # embed OUTPUT OPTION...
   output=$dir/$1
   shift
-  exec $python "$top/examples/embed.py" --model "$top/examples/models/tiny-flux-emoji" --size 64 --tokens 32 \
+  exec ${wrapper:-} $python "$top/examples/embed.py" --model "$top/examples/models/tiny-flux-emoji" --size 64 --tokens 32 \
     --learning-rate 0.001 "$@" "$output" >"$dir/log" 2>&1
 }
 
@@ -45,4 +47,14 @@ result $? "goes on from the checkpoint"
 (embed c.safetensors "$dir/nothing" --steps 6)
 [ $? -eq 1 ] && [ "$(grep -c '^error: ' "$dir/log")" -eq 1 ] && grep -q "$dir/nothing" "$dir/log"
 result $? "one error that names the folder that is not there"
+
+if gst-inspect-1.0 --exists ximagesink && gst-inspect-1.0 --exists ximagesrc && command -v Xvfb >/dev/null; then
+  wrapper="$here/xvfb $here/window $dir/window.png 64"
+  (embed d.safetensors "$dir/pictures" --steps 100000 --preview "a banana" --every 2)
+  [ $? -eq 0 ] && [ "$(wc -c <"$dir/window.png")" -gt 2000 ] && [ -s "$dir/d.safetensors" ]
+  result $? "shows a preview in a window, and Ctrl-C saves"
+else
+  n=$((n + 1))
+  echo "ok $n # SKIP no Xvfb, ximagesink (gstreamer1.0-x) or ximagesrc"
+fi
 echo "1..$n"
