@@ -50,7 +50,7 @@ class Training:
     def __init__(self, pipeline):
         self.pipeline, self.loop = pipeline, GLib.MainLoop()
         self.window = pipeline.get_by_name("window")
-        self.interrupts, self.closed, self.failed = 0, False, False
+        self.interrupts, self.began, self.closed, self.failed = 0, False, False, False
         bus = pipeline.get_bus()
         bus.add_signal_watch()
         bus.connect("message::element", self.on_element)
@@ -68,6 +68,7 @@ class Training:
     def on_element(self, bus, message):
         s = message.get_structure()
         if s.get_name() == "flux-step":
+            self.began = True
             step, last = s.get_uint64("step")[1], s.get_uint64("max-steps")[1]
             print(f"step {step}/{last}  loss {s.get_double('loss')[1]:.4f}", flush=True)
         elif s.get_name() == "flux-checkpoint":
@@ -79,7 +80,7 @@ class Training:
         print("warning:", message.parse_warning()[0].message, file=sys.stderr)
 
     def on_error(self, bus, message):
-        if self.window and message.src.has_as_ancestor(self.window):
+        if self.began and self.window and message.src.has_as_ancestor(self.window):
             self.closed = True
             self.on_interrupt()
             return
