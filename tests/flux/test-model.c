@@ -2,6 +2,9 @@
  * SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "flux/model.h"
 
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include "flux/files/config-json.h"
 #include "transformer-common.h"
 
@@ -151,13 +154,26 @@ typedef struct {
   FluxModel *model;
   int number, *order;
   gint *served;
+  gint tid; /* once it is about to wait */
 } Waiter;
+
+/* Whether a thread of this process sleeps: S behind its name, which is in brackets. */
+static gboolean
+sleeps (gint tid)
+{
+  g_autofree char *path = g_strdup_printf ("/proc/self/task/%d/stat", tid);
+  g_autofree char *stat = NULL;
+
+  g_assert_true (g_file_get_contents (path, &stat, NULL, NULL));
+  return g_str_has_prefix (strrchr (stat, ')'), ") S");
+}
 
 static gpointer
 wait_for_turn (gpointer data)
 {
   Waiter *w = data;
 
+  g_atomic_int_set (&w->tid, (gint)syscall (SYS_gettid));
   flux_model_lock (w->model);
   w->order[g_atomic_int_add (w->served, 1)] = w->number;
   flux_model_unlock (w->model);
@@ -176,10 +192,11 @@ test_the_lock_serves_in_order (void)
 
   flux_model_lock (model);
   for (int i = 0; i < WAITING; i++) {
-    waiters[i] = (Waiter){model, i, order, &served};
+    waiters[i] = (Waiter){model, i, order, &served, 0};
     threads[i] = g_thread_new ("waiter", wait_for_turn, &waiters[i]);
-    /* Long enough for it to draw its ticket on a busy machine. */
-    g_usleep (100 * 1000);
+    /* Nothing but its turn is waited for there: it has its ticket when it sleeps. */
+    while (g_atomic_int_get (&waiters[i].tid) == 0 || !sleeps (waiters[i].tid))
+      g_usleep (1000);
     g_assert_cmpint (g_atomic_int_get (&served), ==, 0);
   }
   flux_model_unlock (model);
