@@ -74,19 +74,15 @@ flux_backend_new (int device, fx_dtype compute, GError **error)
 {
   fx_backend *b = NULL;
 
-  if (device == FLUX_DEVICE_AUTO)
-    b = fx_cuda_new (NULL, 0, compute);
-  else if (device >= 0) {
-    b = fx_cuda_new (NULL, device, compute);
-    if (b == NULL)
-      set_cuda_error (error, device, fx_error_message ());
-    else
-      flux_gemm_plans_read (b);
-    return b;
-  }
+  if (device == FLUX_DEVICE_AUTO || device >= 0)
+    b = fx_cuda_new (NULL, MAX (device, 0), compute);
   if (b != NULL) {
     flux_gemm_plans_read (b);
     return b;
+  }
+  if (device >= 0) {
+    set_cuda_error (error, device, fx_error_message ());
+    return NULL;
   }
   if (compute != FX_N_DTYPES && compute != FX_F32) {
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
