@@ -121,8 +121,9 @@ on_progress (Training *self, GstMessage *message)
   g_autofree char *code = NULL, *text = NULL;
 
   gst_message_parse_progress (message, &type, &code, &text);
-  /* Steps have a message of their own. */
-  if (type != GST_PROGRESS_TYPE_ERROR && g_strcmp0 (code, "train") != 0)
+  /* Steps have a message of their own, and what is complete is no activity. */
+  if (type != GST_PROGRESS_TYPE_ERROR && type != GST_PROGRESS_TYPE_COMPLETE &&
+      g_strcmp0 (code, "train") != 0)
     self->events->activity (text, self->data);
 }
 

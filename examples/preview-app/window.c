@@ -3,6 +3,9 @@
  */
 #include "window.h"
 
+#include <glib-unix.h>
+#include <signal.h>
+
 #include "chart.h"
 
 #define BIG 420   /* pixels: the latest picture */
@@ -11,9 +14,9 @@
 typedef struct {
   WindowOptions options;
   gboolean *failed;
-  Training *training; /* NULL: none runs */
-  gboolean stopping;
-  guint screenshot_timer;
+  Training *training;         /* NULL: none runs */
+  gboolean stopping, closing; /* closing: when the training has been saved */
+  guint screenshot_timer, interrupt;
   char *folder, *saved;
   Chart chart;
   GtkWidget *window, *folder_button, *button, *info, *info_text;
@@ -170,6 +173,11 @@ on_ended (const GError *error, gpointer data)
   g_clear_pointer (&self->training, training_free);
   self->stopping = FALSE;
   update_buttons (self);
+  if (self->closing && error == NULL) {
+    gtk_window_close (GTK_WINDOW (self->window));
+    return;
+  }
+  self->closing = FALSE;
   if (error != NULL) {
     *self->failed = TRUE;
     show_info (self, GTK_MESSAGE_ERROR, error->message);
@@ -274,11 +282,34 @@ on_info_closed (GtkInfoBar *info, int response, gpointer data)
   gtk_info_bar_set_revealed (info, FALSE);
 }
 
+/* TRUE: not yet. Who closes it once more does not wait for the adapter. */
+static gboolean
+on_close (GtkWindow *window, gpointer data)
+{
+  Window *self = data;
+
+  if (self->training == NULL || self->closing)
+    return FALSE;
+  self->closing = TRUE;
+  show_info (self, GTK_MESSAGE_OTHER, "Saving. Close once more to stop at once.");
+  if (!self->stopping)
+    stop (self);
+  return TRUE;
+}
+
+static gboolean
+on_interrupt (gpointer data)
+{
+  gtk_window_close (GTK_WINDOW (((Window *)data)->window));
+  return G_SOURCE_CONTINUE;
+}
+
 static void
 on_destroy (GtkWidget *window, gpointer data)
 {
   Window *self = data;
 
+  g_source_remove (self->interrupt);
   if (self->screenshot_timer != 0)
     g_source_remove (self->screenshot_timer);
   training_free (self->training);
@@ -420,7 +451,9 @@ window_open (GtkApplication *app, const WindowOptions *options, gboolean *failed
   gtk_window_set_titlebar (GTK_WINDOW (self->window), make_header (self));
   gtk_window_set_child (GTK_WINDOW (self->window), make_content (self));
   gtk_window_set_default_size (GTK_WINDOW (self->window), 1000, -1);
+  g_signal_connect (self->window, "close-request", G_CALLBACK (on_close), self);
   g_signal_connect (self->window, "destroy", G_CALLBACK (on_destroy), self);
+  self->interrupt = g_unix_signal_add (SIGINT, on_interrupt, self);
   show_folder (self);
   gtk_window_present (GTK_WINDOW (self->window));
   if (options->start && self->folder != NULL)

@@ -34,4 +34,18 @@ rm -f "$dir/a.safetensors"
 app "$1" --folder "$dir/nothing" --screenshot "$dir/error.png"
 [ $? -eq 1 ] && [ ! -e "$dir/a.safetensors" ] && is_png "$dir/error.png"
 result $? "a folder that is not there is an error in the window"
+
+# Ctrl-C is as closing the window.
+: >"$dir/log"
+(
+  for i in $(seq 600); do
+    ! grep -q 'flux-step, step=(guint64)2,' "$dir/log" || break
+    sleep 0.1
+  done
+  kill -INT "$(cat "$dir/pid")"
+) &
+export GST_DEBUG=fluxtrainsink:6 # its steps
+app sh -c 'echo $$ >"$0" && exec "$@"' "$dir/pid" "$1" --folder "$dir/pictures"
+[ $? -eq 0 ] && [ -s "$dir/a.safetensors" ]
+result $? "closed while it trains, it saves first"
 echo "1..$n"
