@@ -5,12 +5,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "flux/error.h"
 
-#define TEMPORARY ".flux-XXXXXX" /* for g_mkstemp() */
+#define PREFIX ".flux-"
+#define TEMPORARY PREFIX "XXXXXX" /* for g_mkstemp() */
+
+enum { STALE_SECONDS = 60 * 60 };
 
 struct _FluxReplace {
   char *path, *folder, *temporary;
@@ -153,6 +157,24 @@ flux_file_replace (const char *path, gconstpointer data, gsize length, GError **
     return FALSE;
   }
   return flux_replace_commit (self, error);
+}
+
+void
+flux_replace_sweep (const char *folder)
+{
+  g_autoptr (GDir) dir = g_dir_open (folder, 0, NULL);
+  const gint64 now = g_get_real_time () / G_USEC_PER_SEC;
+  const char *name;
+
+  while (dir != NULL && (name = g_dir_read_name (dir)) != NULL) {
+    g_autofree char *path = g_build_filename (folder, name, NULL);
+    struct stat st;
+
+    if (g_str_has_prefix (name, PREFIX) && strlen (name) == strlen (TEMPORARY) &&
+        lstat (path, &st) == 0 && S_ISREG (st.st_mode) &&
+        now - st.st_mtime > STALE_SECONDS)
+      g_unlink (path);
+  }
 }
 
 gboolean

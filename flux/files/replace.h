@@ -24,6 +24,10 @@ gboolean flux_replace_commit (FluxReplace *self, GError **error);
 void flux_replace_abort (FluxReplace *self);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxReplace, flux_replace_abort)
 
+/* Removes the temporary files in folder that nothing was written to for an hour: a
+ * process that was killed left them. Only for a folder that is the project's own. */
+void flux_replace_sweep (const char *folder);
+
 /* All in one, for bytes at hand (state files, JSON). */
 gboolean
 flux_file_replace (const char *path, gconstpointer data, gsize length, GError **error);

@@ -266,6 +266,7 @@ make_room (FluxCacheEntry *self, const char *dir, GError **error)
     flux_error_from_errno (error, FLUX_ERROR_WRITE, errno, "Could not create", dir);
     return FALSE;
   }
+  flux_replace_sweep (dir);
   if (statvfs (dir, &fs) != 0)
     return TRUE;
   free_bytes = (guint64)fs.f_bavail * fs.f_frsize;

@@ -2,6 +2,7 @@
  * LGPL-2.1-or-later */
 #include <signal.h>
 #include <sys/resource.h>
+#include <utime.h>
 
 #include "flux/error.h"
 #include "tests/flux/weights-bench.h"
@@ -308,6 +309,35 @@ test_full_disk_is_a_warning (void)
   fixture_clear (&f);
 }
 
+/* An hour after the last byte; one that is being written stays, as does what has another
+ * name. */
+static void
+test_what_a_killed_process_left_is_removed (void)
+{
+  static const char *const names[] = {".flux-abc123", ".flux-def456", ".flux-other"};
+  const gint64 now = g_get_real_time () / G_USEC_PER_SEC;
+  Fixture f;
+
+  fixture_init (&f);
+  for (gsize i = 0; i < G_N_ELEMENTS (names); i++) {
+    g_autofree char *path = g_build_filename (f.cache->dir, names[i], NULL);
+    struct utimbuf old = {now - 4000, now - 4000};
+
+    g_assert_true (g_file_set_contents (path, "half", 4, NULL));
+    if (i != 1)
+      g_assert_cmpint (g_utime (path, &old), ==, 0);
+  }
+  g_bytes_unref (load (&f, FX_Q_INT8, TRUE));
+  g_assert_null (f.cache->warning);
+  for (gsize i = 0; i < G_N_ELEMENTS (names); i++) {
+    g_autofree char *path = g_build_filename (f.cache->dir, names[i], NULL);
+
+    g_assert_cmpint (g_file_test (path, G_FILE_TEST_EXISTS), ==, i != 0);
+    g_unlink (path);
+  }
+  fixture_clear (&f);
+}
+
 static void
 test_folder_that_cannot_be_is_a_warning (void)
 {
@@ -396,6 +426,8 @@ main (int argc, char **argv)
   g_test_add_func ("/weights-cache/full-disk-is-a-warning", test_full_disk_is_a_warning);
   g_test_add_func ("/weights-cache/folder-that-cannot-be-is-a-warning",
       test_folder_that_cannot_be_is_a_warning);
+  g_test_add_func ("/weights-cache/what-a-killed-process-left-is-removed",
+      test_what_a_killed_process_left_is_removed);
   g_test_add_func ("/weights-cache/several-at-once", test_several_at_once);
   g_test_add_func ("/weights-cache/settings", test_settings);
   return g_test_run ();
