@@ -101,17 +101,27 @@ class Training:
         return GLib.SOURCE_CONTINUE
 
 
+def positive(kind):
+    def parse(text):
+        value = kind(text)
+        if not value > 0:
+            raise ValueError
+        return value
+    parse.__name__ = f"positive {kind.__name__}"  # as argparse calls it
+    return parse
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", help="pictures with captions")
     parser.add_argument("output", help="the LoRA, a .safetensors file")
     parser.add_argument("--model", default="FLUX.1-dev", help="a folder, or hf://user/name")
-    parser.add_argument("--steps", type=int, default=700)
-    parser.add_argument("--size", type=int, default=512, help="width and height in pixels")
-    parser.add_argument("--tokens", type=int, default=77, help="of text")
-    parser.add_argument("--learning-rate", type=float, default=1e-4)
+    parser.add_argument("--steps", type=positive(int), default=700)
+    parser.add_argument("--size", type=positive(int), default=512, help="width and height in pixels")
+    parser.add_argument("--tokens", type=positive(int), default=77, help="of text")
+    parser.add_argument("--learning-rate", type=positive(float), default=1e-4)
     parser.add_argument("--preview", metavar="PROMPT", help="show what it gives in a window")
-    parser.add_argument("--every", type=int, default=50, help="steps between previews")
+    parser.add_argument("--every", type=positive(int), default=50, help="steps between previews")
     parser.add_argument("--resume", metavar="FOLDER", help="go on from this checkpoint")
     options = parser.parse_args()
     Gst.init(None)

@@ -48,6 +48,10 @@ result $? "goes on from the checkpoint"
 [ $? -eq 1 ] && [ "$(grep -c '^error: ' "$dir/log")" -eq 1 ] && grep -q "$dir/nothing" "$dir/log"
 result $? "one error that names the folder that is not there"
 
+(embed c.safetensors "$dir/pictures" --steps -1)
+[ $? -eq 2 ] && grep -q "argument --steps: invalid" "$dir/log"
+result $? "a number of steps below 1 is refused"
+
 if gst-inspect-1.0 --exists ximagesink && gst-inspect-1.0 --exists ximagesrc && command -v Xvfb >/dev/null; then
   wrapper="$here/xvfb $here/window $dir/window.png 64"
   (embed d.safetensors "$dir/pictures" --steps 100000 --preview "a banana" --every 2)
