@@ -153,7 +153,8 @@ take_command (FluxReportCommand command, gpointer data)
   }
 }
 
-/* To the one who trains, with the token; not by GST_ELEMENT_INFO, which logs. */
+/* To the one who trains, with the token; not by GST_ELEMENT_INFO, which logs. The debug
+ * string is what gst-launch-1.0 prints, and what logs of messages have: without. */
 static void
 announce_page (GstFluxTrainSink *self)
 {
@@ -162,9 +163,11 @@ announce_page (GstFluxTrainSink *self)
   GError *info =
       g_error_new (GST_RESOURCE_ERROR, GST_RESOURCE_ERROR_SETTINGS, "Follow it at %s%s%s",
           url, token != NULL ? "?token=" : "", token != NULL ? token : "");
+  g_autofree gchar *debug = g_strdup_printf ("Follow it at %s%s", url,
+      token != NULL ? " with its token (set http-token to know it)" : "");
 
   gst_element_post_message (
-      GST_ELEMENT (self), gst_message_new_info (GST_OBJECT (self), info, NULL));
+      GST_ELEMENT (self), gst_message_new_info (GST_OBJECT (self), info, debug));
   g_error_free (info);
 }
 

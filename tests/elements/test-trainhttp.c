@@ -199,7 +199,7 @@ test_slow_clients (void)
 
 static GMutex lock;
 static GString *logged;
-static gchar *told; /* by INFO */
+static gchar *told, *printed; /* by INFO: its message, and what gst-launch-1.0 prints */
 
 static void
 take_log (GstDebugCategory *category, GstDebugLevel level, const gchar *file,
@@ -220,7 +220,7 @@ take_info (GstBus *bus, GstMessage *message, gpointer data)
   GError *error = NULL;
 
   if (GST_MESSAGE_TYPE (message) == GST_MESSAGE_INFO) {
-    gst_message_parse_info (message, &error, NULL);
+    gst_message_parse_info (message, &error, &printed);
     told = g_strdup (error->message);
     g_error_free (error);
   }
@@ -251,6 +251,8 @@ test_token_is_secret (void)
   token = strstr (told, "?token=");
   g_assert_nonnull (token);
   token += strlen ("?token=");
+  g_assert_true (g_str_has_prefix (printed, "Follow it at http://"));
+  g_assert_null (strstr (printed, token));
   port = port_of (&run);
   g_assert_cmpuint (test_http_ask (port, "GET", "/state", NULL), ==, 401);
   headers = g_strdup_printf ("Authorization: Bearer %s\r\n" OWN, token);
@@ -278,6 +280,7 @@ test_token_is_secret (void)
   }
   g_free (headers);
   g_free (told);
+  g_free (printed);
   g_string_free (logged, TRUE);
   test_run_clear (&run);
   end ();
