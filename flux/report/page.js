@@ -214,7 +214,8 @@ async function settings () {
   document.title = el('name').textContent + ' – gst-flux';
   el('settings').replaceChildren(...Object.entries(all).map(([name, value]) => {
     const row = document.createElement('tr');
-    for (const text of [name, value]) row.append(Object.assign(document.createElement('td'), { textContent: text }));
+    const shown = typeof value === 'number' ? Number(value.toPrecision(6)) : value; // 1e-8, not 9.9999999999999986e-9
+    for (const text of [name, shown]) row.append(Object.assign(document.createElement('td'), { textContent: text }));
     return row;
   }));
 }
