@@ -60,7 +60,6 @@ gst_flux_embed_set_property (
       break;
     case PROP_DEVICE:
       g_free (self->device);
-      g_free (self->weights_cache);
       self->device = g_value_dup_string (value);
       break;
     case PROP_COMPUTE_DTYPE:
@@ -164,4 +163,5 @@ gst_flux_embed_free_properties (GstFluxEmbed *self)
   g_free (self->location);
   g_free (self->text_model);
   g_free (self->device);
+  g_free (self->weights_cache);
 }
