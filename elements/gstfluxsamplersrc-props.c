@@ -217,7 +217,7 @@ install_model (GObjectClass *klass)
           NULL, GST_FLUX_PARAM_READY));
   g_object_class_install_property (klass, PROP_QUANTIZATION,
       g_param_spec_enum ("quantization", "Quantization",
-          "Weights of the transformer; one that is stored in 4 bits stays so",
+          "Weights of the transformer; in 4 or 8 bits in the file, they stay so with nf4",
           GST_TYPE_FLUX_QUANTIZATION, DEFAULT_QUANTIZATION, GST_FLUX_PARAM_READY));
   g_object_class_install_property (
       klass, PROP_TEXT_QUANTIZATION, gst_flux_param_spec_text_quantization ());

@@ -228,7 +228,7 @@ install_data (GObjectClass *klass)
       "Folder of the model in the diffusers layout, or hf://user/name");
   add_enum (klass, PROP_QUANTIZATION, "quantization", "Quantization",
       GST_TYPE_FLUX_QUANTIZATION, FX_Q_NF4,
-      "Weights of the frozen base; a base that is stored in 4 bits stays so");
+      "Weights of the frozen base; in 4 or 8 bits in the file, they stay so with nf4");
   g_object_class_install_property (klass, PROP_DEVICE, gst_flux_param_spec_device ());
   g_object_class_install_property (
       klass, PROP_COMPUTE_DTYPE, gst_flux_param_spec_compute_dtype ());
