@@ -71,8 +71,7 @@ flux_weight_choose (
       w->n % 16 == 0 && w->k % 16 == 0) {
     w->qtype = self->qtype;
     w->rounds_inputs = TRUE;
-    /* Integers are multiplied as they are; e4m3 times a power of two is exact anyway. */
-    w->dtype = w->qtype == FX_Q_INT8 ? FX_F32 : parts[0].dtype;
+    w->dtype = parts[0].dtype;
     return TRUE;
   }
   if (self->qtype == FX_Q_NONE || self->qtype == FX_Q_FP8 || !same_dtype ||
