@@ -144,6 +144,31 @@ model_new (fx_backend *b, const char *name, const char *fingerprint)
   return self;
 }
 
+static fx_home
+home_of (FluxOffload offload)
+{
+  return offload == FLUX_OFFLOAD_STREAM ? FX_HOME_HOST : FX_HOME_DEVICE;
+}
+
+FluxModel *
+flux_model_new_planned (const fx_backend *b, const FluxModelKey *key, GError **error)
+{
+  fx_backend *p = fx_plan_new (b->compute);
+  FluxTransformer *t;
+
+  if (p == NULL) {
+    flux_error_from_fx (error, FX_ERR_MEMORY, "Could not plan");
+    return NULL;
+  }
+  p->has_fp8 = b->has_fp8;
+  t = flux_transformer_load_planned (
+      key->path, p, key->qtype, home_of (key->offload), error);
+  if (t != NULL)
+    return flux_model_new_for (t);
+  fx_backend_free (p);
+  return NULL;
+}
+
 FluxModel *
 flux_model_new_for (FluxTransformer *transformer)
 {
@@ -302,11 +327,9 @@ gboolean
 flux_model_open_weights (
     FluxModel *self, FluxProgressFunc progress, gpointer data, GError **error)
 {
-  fx_home home = self->offload == FLUX_OFFLOAD_STREAM ? FX_HOME_HOST : FX_HOME_DEVICE;
-
   if (self->transformer == NULL)
-    self->transformer = flux_transformer_load (
-        self->path, self->backend, self->qtype, home, self->cache, progress, data, error);
+    self->transformer = flux_transformer_load (self->path, self->backend, self->qtype,
+        home_of (self->offload), self->cache, progress, data, error);
   return self->transformer != NULL;
 }
 

@@ -61,6 +61,10 @@ FluxModel *flux_model_load (
 /* A model around a transformer that no file holds, for measurements; the registry does
  * not know it. The transformer and its backend are taken over. */
 FluxModel *flux_model_new_for (FluxTransformer *transformer);
+/* What key would load on b, on the plan backend: it has sizes, and nothing is read but
+ * headers. */
+FluxModel *
+flux_model_new_planned (const fx_backend *b, const FluxModelKey *key, GError **error);
 FluxModel *flux_model_ref (FluxModel *self);
 void flux_model_unref (FluxModel *self);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxModel, flux_model_unref)

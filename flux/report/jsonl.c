@@ -37,8 +37,7 @@ jsonl_paired_loss (FluxReporter *base, guint64 step, double loss, GError **error
   JsonBuilder *b = json_builder_new ();
 
   json_builder_begin_object (b);
-  json_builder_set_member_name (b, "step");
-  json_builder_add_int_value (b, (gint64)step);
+  flux_report_json_integer (b, "step", step);
   flux_report_json_number (b, "paired_loss", loss);
   json_builder_end_object (b);
   return write_line ((Jsonl *)base, b, error);

@@ -257,13 +257,6 @@ flux_live_get_picture (FluxLive *self, guint64 id)
 }
 
 static void
-add_integer (JsonBuilder *b, const char *name, guint64 value)
-{
-  json_builder_set_member_name (b, name);
-  json_builder_add_int_value (b, (gint64)MIN (value, G_MAXINT64));
-}
-
-static void
 open_array (JsonBuilder *b, const char *name)
 {
   json_builder_set_member_name (b, name);
@@ -285,8 +278,8 @@ add_points (JsonBuilder *b, const Numbers *n, guint from)
 {
   json_builder_set_member_name (b, "curve");
   json_builder_begin_object (b);
-  add_integer (b, "stride", n->stride);
-  add_integer (b, "from", from);
+  flux_report_json_integer (b, "stride", n->stride);
+  flux_report_json_integer (b, "from", from);
   open_array (b, "step");
   for (guint i = from; i < n->n_points; i++)
     json_builder_add_int_value (b, (gint64)n->points[i].step);
@@ -313,12 +306,12 @@ add_pictures (FluxLive *self, JsonBuilder *b)
     const Picture *p = l->data;
 
     json_builder_begin_object (b);
-    add_integer (b, "id", p->id);
-    add_integer (b, "step", p->step);
+    flux_report_json_integer (b, "id", p->id);
+    flux_report_json_integer (b, "step", p->step);
     json_builder_set_member_name (b, "prompt");
     json_builder_add_string_value (b, p->prompt);
-    add_integer (b, "width", p->width);
-    add_integer (b, "height", p->height);
+    flux_report_json_integer (b, "width", p->width);
+    flux_report_json_integer (b, "height", p->height);
     json_builder_end_object (b);
   }
   json_builder_end_array (b);
@@ -337,11 +330,11 @@ flux_live_get_json (FluxLive *self, guint64 stride, guint64 from)
   g_mutex_unlock (&self->lock);
   json_builder_set_member_name (b, "state");
   json_builder_add_string_value (b, n->state);
-  add_integer (b, "saved_step", n->saved_step);
+  flux_report_json_integer (b, "saved_step", n->saved_step);
   if (n->n_points > 0)
     flux_report_json_step (b, &n->step);
   if (n->seconds_left >= 0)
-    add_integer (b, "seconds_left", (guint64)n->seconds_left);
+    flux_report_json_integer (b, "seconds_left", (guint64)n->seconds_left);
   add_points (b, n, stride == n->stride && from <= n->n_points ? (guint)from : 0);
   return end_json (b);
 }

@@ -105,6 +105,7 @@ typedef struct {
 guint flux_report_scalars (
     const FluxReportStep *step, FluxReportScalar scalars[FLUX_REPORT_N_SCALARS]);
 
+void flux_report_json_integer (JsonBuilder *to, const char *name, guint64 value);
 /* JSON has no NaN: null. name: NULL in an array. */
 void flux_report_json_number (JsonBuilder *to, const char *name, double value);
 /* What a step is made of, as members of the open object. */

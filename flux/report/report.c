@@ -39,8 +39,8 @@ flux_report_json_number (JsonBuilder *to, const char *name, double value)
     json_builder_add_null_value (to);
 }
 
-static void
-add_integer (JsonBuilder *to, const char *name, guint64 value)
+void
+flux_report_json_integer (JsonBuilder *to, const char *name, guint64 value)
 {
   json_builder_set_member_name (to, name);
   json_builder_add_int_value (to, (gint64)MIN (value, G_MAXINT64));
@@ -49,9 +49,9 @@ add_integer (JsonBuilder *to, const char *name, guint64 value)
 void
 flux_report_json_step (JsonBuilder *to, const FluxReportStep *s)
 {
-  add_integer (to, "step", s->step);
-  add_integer (to, "max_steps", s->max_steps);
-  add_integer (to, "epoch", s->epoch);
+  flux_report_json_integer (to, "step", s->step);
+  flux_report_json_integer (to, "max_steps", s->max_steps);
+  flux_report_json_integer (to, "epoch", s->epoch);
   flux_report_json_number (to, "loss", s->loss);
   flux_report_json_number (to, "learning_rate", s->learning_rate);
   flux_report_json_number (to, "grad_norm", s->grad_norm);
@@ -61,7 +61,7 @@ flux_report_json_step (JsonBuilder *to, const FluxReportStep *s)
     flux_report_json_number (to, "tokens_per_second", (double)s->tokens / s->seconds);
   }
   if (s->memory > 0)
-    add_integer (to, "memory_bytes", s->memory);
+    flux_report_json_integer (to, "memory_bytes", s->memory);
 }
 
 /* ---- scalars ---- */

@@ -8,25 +8,16 @@ static gsize
 plan (const fx_backend *b, const FluxModelKey *key, int text_tokens, int image_tokens,
     GError **error)
 {
-  fx_home home = key->offload == FLUX_OFFLOAD_STREAM ? FX_HOME_HOST : FX_HOME_DEVICE;
-  fx_backend *p = fx_plan_new (b->compute);
+  g_autoptr (FluxModel) model = flux_model_new_planned (b, key, error);
   FluxTransformer *t;
-  gsize bytes = 0;
+  gsize bytes;
 
-  if (p == NULL) {
-    flux_error_from_fx (error, FX_ERR_MEMORY, "Could not plan");
+  if (model == NULL)
     return 0;
-  }
-  p->has_fp8 = b->has_fp8;
-  t = flux_transformer_load_planned (key->path, p, key->qtype, home, error);
-  if (t != NULL)
-    bytes = flux_run_measure (
-        t, FLUX_RUN_FORWARD, text_tokens, image_tokens, 1, NULL, 0, error);
-  if (bytes > 0)
-    bytes += flux_transformer_get_bytes (t);
-  flux_transformer_unref (t);
-  fx_backend_free (p);
-  return bytes;
+  t = flux_model_get_transformer (model);
+  bytes = flux_run_measure (
+      t, FLUX_RUN_FORWARD, text_tokens, image_tokens, 1, NULL, 0, error);
+  return bytes > 0 ? bytes + flux_transformer_get_bytes (t) : 0;
 }
 
 gboolean

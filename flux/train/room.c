@@ -10,26 +10,10 @@ static FluxTrainer *
 plan (const fx_backend *b, const FluxModelKey *key, const FluxTrainConfig *c,
     int text_tokens, int image_tokens, GError **error)
 {
-  fx_home home = key->offload == FLUX_OFFLOAD_STREAM ? FX_HOME_HOST : FX_HOME_DEVICE;
-  fx_backend *p = fx_plan_new (b->compute);
-  FluxTransformer *t;
-  FluxTrainer *trainer;
-  FluxModel *model;
+  g_autoptr (FluxModel) model = flux_model_new_planned (b, key, error);
 
-  if (p == NULL) {
-    flux_error_from_fx (error, FX_ERR_MEMORY, "Could not plan");
-    return NULL;
-  }
-  p->has_fp8 = b->has_fp8;
-  t = flux_transformer_load_planned (key->path, p, key->qtype, home, error);
-  if (t == NULL) {
-    fx_backend_free (p);
-    return NULL;
-  }
-  model = flux_model_new_for (t);
-  trainer = flux_trainer_new (model, c, text_tokens, image_tokens, error);
-  flux_model_unref (model);
-  return trainer;
+  return model != NULL ? flux_trainer_new (model, c, text_tokens, image_tokens, error)
+                       : NULL;
 }
 
 gboolean

@@ -80,19 +80,6 @@ nearest (const float *middle, float x)
   return (uint8_t)low;
 }
 
-static __device__ __forceinline__ float
-block_max (float v, float *shared)
-{
-  v = warp_max (v);
-  __syncthreads ();
-  if ((threadIdx.x & 31) == 0)
-    shared[threadIdx.x >> 5] = v;
-  __syncthreads ();
-  for (int i = 0; i < THREADS / 32; i++)
-    v = fmaxf (v, shared[i]);
-  return v;
-}
-
 static __global__ void
 adamw8 (float *p, const float *g, fx_adam8_state s, int64_t n, terms t)
 {

@@ -127,6 +127,20 @@ block_sum (S v, S *shared)
   return total;
 }
 
+/* The same for the largest. */
+static __device__ __forceinline__ float
+block_max (float v, float *shared)
+{
+  v = warp_max (v);
+  __syncthreads ();
+  if ((threadIdx.x & 31) == 0)
+    shared[threadIdx.x >> 5] = v;
+  __syncthreads ();
+  for (unsigned i = 0; i < blockDim.x / 32; i++)
+    v = fmaxf (v, shared[i]);
+  return v;
+}
+
 /* Runs body with T the type of a dtype. */
 #define FXC_WITH_TYPE(c, dtype_, ...)                                                    \
   switch (dtype_) {                                                                      \

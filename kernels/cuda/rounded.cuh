@@ -61,19 +61,6 @@ magnitude (bool is_int8, float v)
   return is_int8 && isnan (v) ? INFINITY : fabsf (v);
 }
 
-static __device__ __forceinline__ float
-block_max (float v, float *shared)
-{
-  v = warp_max (v);
-  __syncthreads ();
-  if ((threadIdx.x & 31) == 0)
-    shared[threadIdx.x >> 5] = v;
-  __syncthreads ();
-  for (unsigned i = 0; i < blockDim.x / 32; i++)
-    v = fmaxf (v, shared[i]);
-  return v;
-}
-
 /* A row a block, in registers: C pieces of V elements a thread. f (row, i, v) makes
  * elements [i, i + V), each a value of the compute dtype. */
 template <int V, int C, typename F>

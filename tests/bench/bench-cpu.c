@@ -126,19 +126,17 @@ set_up (Bench *b, const char *dir, fx_qtype qtype, gboolean recompute)
 int
 main (int argc, char **argv)
 {
-  static const char *const names[] = {"none", "nf4", "nf4-double", "int8"};
-  static const fx_qtype qtypes[] = {FX_Q_NONE, FX_Q_NF4, FX_Q_NF4_DOUBLE, FX_Q_INT8};
   Bench b = {0};
-  int q = -1;
+  int q = FX_Q_NONE;
 
-  for (guint i = 0; argc == 4 && i < G_N_ELEMENTS (names); i++)
-    if (strcmp (argv[2], names[i]) == 0)
-      q = (int)i;
-  if (q < 0) {
+  if (argc == 4)
+    while (q <= FX_Q_INT8 && strcmp (fx_qtype_name ((fx_qtype)q), argv[2]) != 0)
+      q++;
+  if (argc != 4 || q > FX_Q_INT8) {
     fprintf (stderr, "usage: bench-cpu MODEL_DIR none|nf4|nf4-double|int8 RECOMPUTE\n");
     return 2;
   }
-  set_up (&b, argv[1], qtypes[q], atoi (argv[3]) != 0);
+  set_up (&b, argv[1], (fx_qtype)q, atoi (argv[3]) != 0);
   measure (&b, "forward", forward, FORWARDS);
   measure (&b, atoi (argv[3]) != 0 ? "recompute" : "stored", train, WINDOWS * ACCUMULATE);
   return 0; /* the process ends here: nothing is freed one by one */

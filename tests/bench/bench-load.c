@@ -189,16 +189,15 @@ load (const char *dir, fx_qtype qtype, FluxWeightsCache *cache, const char *what
 int
 main (int argc, char **argv)
 {
-  static const char *const names[] = {"none", "nf4", "nf4-double", "int8", NULL};
   g_autofree char *folder = NULL;
   FluxWeightsCache *cache;
   FluxConfig c;
-  guint q = 0;
+  int q = FX_Q_NONE;
 
   if (argc == 5)
-    while (names[q] != NULL && strcmp (names[q], argv[4]) != 0)
+    while (q <= FX_Q_INT8 && strcmp (fx_qtype_name ((fx_qtype)q), argv[4]) != 0)
       q++;
-  if (argc != 5 || names[q] == NULL) {
+  if (argc != 5 || q > FX_Q_INT8) {
     fprintf (
         stderr, "usage: bench-load FOLDER DOUBLES SINGLES nf4|nf4-double|int8|none\n");
     return 2;

@@ -28,15 +28,6 @@ is_paused (GstElement *sink)
   return paused;
 }
 
-static guint64
-step_of (GstElement *sink)
-{
-  guint64 step;
-
-  g_object_get (sink, "step", &step, NULL);
-  return step;
-}
-
 /* The page's state has text in it, soon. */
 static void
 wait_for (guint port, const gchar *text)
@@ -77,9 +68,9 @@ test_buttons (gconstpointer source)
   g_assert_cmpuint (test_http_ask (port, "POST", "/pause", OWN), ==, 204);
   wait_for (port, "\"state\":\"paused\"");
   g_assert_true (is_paused (sink));
-  step = step_of (sink);
+  step = test_step_of (sink);
   g_usleep (G_USEC_PER_SEC / 2);
-  g_assert_cmpuint (step_of (sink), ==, step);
+  g_assert_cmpuint (test_step_of (sink), ==, step);
   g_assert_cmpuint (test_http_ask (port, "POST", "/save", OWN), ==, 204);
   text = g_strdup_printf ("\"saved_step\":%" G_GUINT64_FORMAT, step);
   wait_for (port, text);

@@ -5,15 +5,6 @@
 /* Both designs: one-shot, and a stream that starts over. */
 static const gchar *const sources[] = {"", "epochs=-1"};
 
-static guint64
-step_of (GstElement *sink)
-{
-  guint64 step;
-
-  g_object_get (sink, "step", &step, NULL);
-  return step;
-}
-
 /* Paused after some steps: it moves no more. */
 static guint64
 pause_after (TestRun *run, GstElement *sink, guint64 step)
@@ -23,9 +14,9 @@ pause_after (TestRun *run, GstElement *sink, guint64 step)
   g_assert_cmpint (test_run_until_step (run, step), ==, 0);
   g_object_set (sink, "paused", TRUE, NULL);
   do { /* the one that runs ends */
-    before = step_of (sink);
+    before = test_step_of (sink);
     g_usleep (G_USEC_PER_SEC / 2);
-    last = step_of (sink);
+    last = test_step_of (sink);
   } while (last != before && last < 100000);
   g_assert_cmpuint (last, <, 100000);
   return last;
@@ -44,7 +35,7 @@ test_goes_on (gconstpointer source)
   sink = sink_of (&run);
   test_run_play (&run);
   g_usleep (G_USEC_PER_SEC / 2);
-  g_assert_cmpuint (step_of (sink), ==, 0);
+  g_assert_cmpuint (test_step_of (sink), ==, 0);
   g_object_set (sink, "paused", FALSE, NULL);
   step = pause_after (&run, sink, 2);
   g_object_set (sink, "paused", FALSE, NULL);
@@ -79,7 +70,7 @@ test_saves (gconstpointer source)
     g_usleep (G_USEC_PER_SEC / 4);
   }
   g_assert_true (exists (at (name)));
-  g_assert_cmpuint (step_of (sink), ==, step);
+  g_assert_cmpuint (test_step_of (sink), ==, step);
   test_run_stop (&run);
   g_assert_cmpuint (run.n_checkpoints, ==, 1);
   gst_object_unref (sink);
@@ -129,7 +120,7 @@ test_states (gconstpointer source)
     g_assert_cmpint (gst_element_get_state (run.pipeline, NULL, NULL, TEST_TIMEOUT), ==,
         GST_STATE_CHANGE_SUCCESS);
   }
-  g_assert_cmpuint (step_of (sink), ==, step);
+  g_assert_cmpuint (test_step_of (sink), ==, step);
   test_run_stop (&run);
   g_assert_cmpuint (run.n_errors, ==, 0);
   g_assert_cmpuint (run.n_checkpoints, ==, 1);

@@ -276,6 +276,15 @@ sink_of (TestRun *run)
   return gst_bin_get_by_name (GST_BIN (run->pipeline), "train");
 }
 
+static inline guint64
+test_step_of (GstElement *sink)
+{
+  guint64 step;
+
+  g_object_get (sink, "step", &step, NULL);
+  return step;
+}
+
 /* A data set of n pictures of the style set with captions "a NAME": its folder. */
 static inline gchar *
 test_style_pictures (const gchar *const *names, guint n)

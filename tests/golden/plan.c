@@ -44,15 +44,9 @@ parse (int *argc, char ***argv, Options *o, GError **error)
 static gboolean
 parse_quantization (const char *name, fx_qtype *qtype, GError **error)
 {
-  static const char *const names[] = {[FX_Q_NONE] = "none",
-      [FX_Q_NF4] = "nf4",
-      [FX_Q_NF4_DOUBLE] = "nf4-double",
-      [FX_Q_INT8] = "int8",
-      [FX_Q_FP8] = "fp8"};
-
-  for (guint i = 0; i < G_N_ELEMENTS (names); i++) {
-    if (g_strcmp0 (name, names[i]) == 0) {
-      *qtype = (fx_qtype)i;
+  for (int q = FX_Q_NONE; q <= FX_Q_FP8; q++) {
+    if (g_strcmp0 (name, fx_qtype_name ((fx_qtype)q)) == 0) {
+      *qtype = (fx_qtype)q;
       return TRUE;
     }
   }
