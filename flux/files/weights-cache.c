@@ -190,16 +190,19 @@ is_entry (FluxCacheEntry *self, const FluxTensor **data)
 gboolean
 flux_cache_entry_open (FluxCacheEntry *self, FluxLoader *loader)
 {
+  g_autoptr (GError) error = NULL;
   const FluxTensor *data;
 
   if (!name_entry (self, loader))
     return FALSE;
-  self->file = flux_safetensors_open (self->path, NULL);
+  self->file = flux_safetensors_open (self->path, &error);
   if (self->file != NULL && is_entry (self, &data)) {
     self->at = data->data;
     self->end = self->at + data->n_bytes;
     return TRUE;
   }
+  if (g_error_matches (error, FLUX_ERROR, FLUX_ERROR_NOT_FOUND))
+    return FALSE; /* removed a moment ago */
   warn (loader->cache,
       g_error_new (FLUX_ERROR, FLUX_ERROR_FORMAT,
           "The cached weights '%s' are damaged or of another version: the model is "
