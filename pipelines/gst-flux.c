@@ -29,8 +29,9 @@ typedef struct {
   FILE *log; /* one JSON object a flux-step, or NULL */
   const char *log_path;
   guint n_signals, n_saved; /* Ctrl-C, flux-checkpoint */
-  gboolean trains;
-  gint n_arrived; /* atomic: sinks that have had something */
+  GstElement *trainer;      /* or NULL */
+  gboolean ends;            /* another sink has failed, and the trainer saves */
+  gint n_arrived;           /* atomic: sinks that have had something */
   gint status;
 } Runner;
 
@@ -39,6 +40,21 @@ say (Runner *self, const char *text)
 {
   gst_flux_progress_break (&self->progress);
   fprintf (stderr, "%s\n", text);
+}
+
+static gboolean
+trainer_is (Runner *self, const char *nick)
+{
+  GValue value = G_VALUE_INIT;
+  gboolean is;
+
+  g_object_get_property (G_OBJECT (self->trainer), "state", &value);
+  is = strcmp (g_enum_get_value (
+                   g_type_class_peek (G_VALUE_TYPE (&value)), g_value_get_enum (&value))
+                   ->value_nick,
+           nick) == 0;
+  g_value_unset (&value);
+  return is;
 }
 
 /* First: finish the step, save, end. Second: stop now; what is saved stays. */
@@ -101,12 +117,23 @@ log_step (Runner *self, const GstStructure *s)
     end_log (self, TRUE);
 }
 
+/* The window with the previews was closed, or their disk is full: what is trained is not
+ * lost for that. */
+static gboolean
+is_of_another_sink (Runner *self, GstObject *source)
+{
+  return source != GST_OBJECT (self->trainer) && GST_IS_ELEMENT (source) &&
+         GST_OBJECT_FLAG_IS_SET (source, GST_ELEMENT_FLAG_SINK);
+}
+
 static void
 on_error (Runner *self, GstMessage *message)
 {
   g_autoptr (GError) error = NULL;
   g_autofree char *debug = NULL, *line = NULL;
 
+  if (self->ends && GST_MESSAGE_SRC (message) != GST_OBJECT (self->trainer))
+    return; /* what follows from the first */
   gst_message_parse_error (message, &error, &debug);
   line = g_strdup_printf (
       "%s: %s", GST_OBJECT_NAME (GST_MESSAGE_SRC (message)), error->message);
@@ -114,7 +141,22 @@ on_error (Runner *self, GstMessage *message)
   if (debug != NULL && g_getenv ("GST_DEBUG") != NULL)
     say (self, debug);
   self->status = 1;
-  g_main_loop_quit (self->loop);
+  if (self->trainer != NULL && is_of_another_sink (self, GST_MESSAGE_SRC (message)) &&
+      trainer_is (self, "training")) {
+    self->ends = TRUE;
+    if (self->n_signals == 0)
+      on_signal (self);
+  } else {
+    g_main_loop_quit (self->loop);
+  }
+}
+
+/* The pipeline will never be at EOS when a sink has failed. */
+static void
+on_trainer_state (Runner *self)
+{
+  if (self->ends && !trainer_is (self, "training"))
+    g_main_loop_quit (self->loop);
 }
 
 static void
@@ -159,7 +201,7 @@ watch_sinks (Runner *self)
     g_autoptr (GstPad) pad = gst_element_get_static_pad (sink, "sink");
 
     if (g_object_class_find_property (G_OBJECT_GET_CLASS (sink), "resume-from") != NULL)
-      self->trains = TRUE;
+      self->trainer = sink; /* the pipeline holds it */
     else if (pad != NULL)
       gst_pad_add_probe (pad, GST_PAD_PROBE_TYPE_BUFFER, on_buffer, self, NULL);
     g_value_reset (&item);
@@ -172,8 +214,8 @@ watch_sinks (Runner *self)
 static void
 tell_if_nothing_saved (Runner *self)
 {
-  gboolean has_result =
-      self->n_saved > 0 || (!self->trains && g_atomic_int_get (&self->n_arrived) > 0);
+  gboolean has_result = self->n_saved > 0 || (self->trainer == NULL &&
+                                                 g_atomic_int_get (&self->n_arrived) > 0);
 
   if (self->n_signals == 0 || self->status != 0 || has_result)
     return;
@@ -195,6 +237,9 @@ on_message (GstBus *bus, GstMessage *message, gpointer data)
       break;
     case GST_MESSAGE_WARNING:
       on_warning (self, message);
+      break;
+    case GST_MESSAGE_PROPERTY_NOTIFY:
+      on_trainer_state (self);
       break;
     case GST_MESSAGE_INFO:
       on_info (self, message);
@@ -243,6 +288,8 @@ run (Runner *self)
   gst_flux_progress_init (&self->progress, STDERR_FILENO);
   gst_bus_add_watch (bus, on_message, self);
   watch_sinks (self);
+  if (self->trainer != NULL)
+    gst_element_add_property_notify_watch (self->trainer, "state", FALSE);
   sigint = g_unix_signal_add (SIGINT, on_signal, self);
   sigterm = g_unix_signal_add (SIGTERM, on_signal, self);
 

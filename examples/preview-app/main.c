@@ -24,8 +24,6 @@ main (int argc, char **argv)
 {
   App self = {{.settings = {.model = "FLUX.1-dev",
                    .output = "pytorch_lora_weights.safetensors",
-                   .steps = 700,
-                   .every = 50,
                    .width = 512,
                    .height = 512,
                    .tokens = 77,
@@ -33,7 +31,7 @@ main (int argc, char **argv)
       .prompt = "a puppy in a pond"}};
   WindowOptions *o = &self.options;
   TrainingSettings *s = &o->settings;
-  gint64 steps = 0, every = 0, stop_at = 0;
+  gint64 steps = 700, every = 50, stop_at = 0;
   const GOptionEntry entries[] = {{"model", 'm', 0, G_OPTION_ARG_STRING, &s->model,
                                       "Folder, or hf://user/name", "MODEL"},
       {"folder", 'f', 0, G_OPTION_ARG_FILENAME, &s->folder, "Captioned pictures",
@@ -62,9 +60,15 @@ main (int argc, char **argv)
     g_printerr ("preview-app: %s\n", error->message);
     return 2;
   }
-  s->steps = steps > 0 ? (guint64)steps : s->steps;
-  s->every = every > 0 ? (guint64)every : s->every;
-  o->stop_at = stop_at > 0 ? (guint64)stop_at : 0;
+  if (MIN (steps, every) < 1 || MIN (MIN (s->width, s->height), s->tokens) < 1 ||
+      stop_at < 0) {
+    g_printerr ("preview-app: --steps, --every, --width, --height, --tokens and "
+                "--stop-at take a positive number.\n");
+    return 2;
+  }
+  s->steps = (guint64)steps;
+  s->every = (guint64)every;
+  o->stop_at = (guint64)stop_at;
   app = gtk_application_new (NULL, G_APPLICATION_NON_UNIQUE);
   g_signal_connect (app, "activate", G_CALLBACK (on_activate), &self);
   status = g_application_run (G_APPLICATION (app), 1, argv);

@@ -34,6 +34,9 @@ rm -f "$dir/a.safetensors"
 app "$1" --folder "$dir/nothing" --screenshot "$dir/error.png"
 [ $? -eq 1 ] && [ ! -e "$dir/a.safetensors" ] && is_png "$dir/error.png"
 result $? "a folder that is not there is an error in the window"
+app "$1" --folder "$dir/pictures" --stop-at -2
+[ $? -eq 2 ] && grep -q "take a positive number" "$dir/log"
+result $? "a negative number is refused"
 
 # Ctrl-C is as closing the window.
 : >"$dir/log"
