@@ -21,7 +21,7 @@ flux_trainer_check_room (fx_backend *b, const FluxModelKey *key,
     const FluxTrainConfig *config, int max_text_tokens, int max_image_tokens,
     GError **error)
 {
-  const gsize context = flux_trainer_context_bytes (b);
+  const gsize context = flux_trainer_context_bytes (b, key->qtype == FX_Q_INT8);
   gsize available, budget = config->budget > 0 ? (gsize)config->budget : G_MAXSIZE;
   g_autoptr (FluxTrainer) trainer = NULL;
   g_autoptr (GError) failure = NULL;

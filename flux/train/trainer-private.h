@@ -41,8 +41,8 @@ struct _FluxTrainer {
  */
 gboolean flux_trainer_ensure_run (
     FluxTrainer *self, int text_tokens, int image_tokens, guint n, GError **error);
-/* What CUDA takes by itself, 0 elsewhere. */
-gsize flux_trainer_context_bytes (const fx_backend *b);
+/* What CUDA takes by itself with a base in 8-bit integers or another, 0 elsewhere. */
+gsize flux_trainer_context_bytes (const fx_backend *b, gboolean int8);
 /* FLUX_ERROR_NO_SPACE: a run needs more than the budget, or than is free. */
 void flux_trainer_no_room (const FluxTrainConfig *c, gsize needed, gsize available,
     gboolean is_budget, GError **error);

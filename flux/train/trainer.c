@@ -83,21 +83,23 @@ flux_trainer_free (FluxTrainer *self)
 }
 
 /* What CUDA takes by itself: its context, cuBLASLt's workspaces and the kernels' scratch.
- * 607 MiB on an H100 at 512x768, so a little more is counted; a lean run expands its
- * weights in scratch, the largest of which has 5 dim^2 elements, where another has a
- * second queue's workspace. */
+ * 607 MiB on an H100 at 512x768, so a little more is counted, and 28 more where cuBLAS
+ * has loaded its integer kernels; a lean run expands its weights in scratch, the largest
+ * of which has 5 dim^2 elements, where another has a second queue's workspace. */
 gsize
-flux_trainer_context_bytes (const fx_backend *b)
+flux_trainer_context_bytes (const fx_backend *b, gboolean int8)
 {
-  return strcmp (b->name, "cuda") == 0 ? (gsize)640 << 20 : 0;
+  return strcmp (b->name, "cuda") == 0 ? (gsize)(int8 ? 672 : 640) << 20 : 0;
 }
 
 static gsize
 own_bytes (FluxTrainer *self)
 {
   const gsize dim = (gsize)flux_config_dim (self->config);
+  const char *quantization =
+      flux_transformer_get_quantization (flux_model_get_transformer (self->model));
 
-  return flux_trainer_context_bytes (self->backend) +
+  return flux_trainer_context_bytes (self->backend, strcmp (quantization, "int8") == 0) +
          (self->lean && strcmp (self->backend->name, "cpu") != 0
                  ? 5 * dim * dim * fx_dtype_size (self->backend->compute)
                  : 0);
