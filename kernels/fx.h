@@ -226,6 +226,9 @@ typedef struct {
   int (*expand) (fx_backend *b, fx_mat dst, const fx_weight *w);
   /* y [m, n] = x [m, k] W^T (+ bias); beta 1 accumulates into y. */
   int (*gemm) (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w, bool beta);
+  /* y = gelu (x W^T (+ bias)), as FX_ACT_GELU_TANH; what goes into GELU is not rounded
+   * then. NULL: gemm and act. */
+  int (*gemm_gelu) (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w);
   /* dx [m, k] = dy [m, n] W; beta 1 accumulates into dx. */
   int (*gemm_dgrad) (fx_backend *b, fx_mat dx, fx_mat dy, const fx_weight *w, bool beta);
   /* n modules l[0..n) that read the same x [m, k], each on one of the n equal column
@@ -475,6 +478,7 @@ int fx_fetch (fx_backend *b, int number, void *dst, const void *src, size_t byte
 int fx_fetched (fx_backend *b, int number);
 int fx_expand (fx_backend *b, fx_mat dst, const fx_weight *w);
 int fx_gemm (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w, bool beta);
+int fx_gemm_gelu (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w);
 int fx_gemm_dgrad (fx_backend *b, fx_mat dx, fx_mat dy, const fx_weight *w, bool beta);
 int fx_lora_fwd (fx_backend *b, fx_mat y, fx_mat h, fx_mat x, const fx_lora *l, int n);
 int fx_lora_bwd (

@@ -68,7 +68,8 @@ flux_double_forward (FluxRun *r, FluxLane *lane, const FluxDouble *d, int index,
   for (int s = 0; s < FLUX_N_STREAMS; s++) {
     fx_mat y = flux_stream (lane, r->y, s), us = flux_stream (lane, u, s);
     fx_mat gs = flux_stream (lane, g, s);
-    guint fc2 = slot_of (index, s, FLUX_D_FC2, FLUX_D_FC2_CONTEXT);
+    const guint fc1 = slot_of (index, s, FLUX_D_FC1, FLUX_D_FC1_CONTEXT),
+                fc2 = slot_of (index, s, FLUX_D_FC2, FLUX_D_FC2_CONTEXT);
     fx_rounded n8 = flux_rounded (r, lane, (FluxRows)s, r->narrow8, dim, &d->fc1[s]);
     fx_rounded g8 = flux_rounded (r, lane, (FluxRows)s,
         pass == FLUX_PASS_REDO ? NULL : r->wide8, 4 * dim, &d->fc2[s]);
@@ -79,11 +80,12 @@ flux_double_forward (FluxRun *r, FluxLane *lane, const FluxDouble *d, int index,
     FX_TRY (fx_gate_residual (r->b, flux_stream (lane, x1, s), flux_stream (lane, x, s),
         y, mods (r, lane, index, s, GATE_MSA)));
     FX_TRY (normed_middle (r, lane, index, s, x1, n8));
-    FX_TRY (flux_linear (r, us, flux_stream (lane, r->n2, s), n8, &d->fc1[s],
-        slot_of (index, s, FLUX_D_FC1, FLUX_D_FC1_CONTEXT)));
+    FX_TRY (flux_linear_before_gelu (
+        r, us, flux_stream (lane, r->n2, s), n8, &d->fc1[s], fc1));
     if (pass == FLUX_PASS_REDO && !flux_is_trained (r, fc2))
       continue;
-    FX_TRY (flux_gelu (r, gs, g8, flux_none_of (gs), us, fc2));
+    if (!flux_gelu_is_fused (r, &d->fc1[s], fc1))
+      FX_TRY (flux_gelu (r, gs, g8, flux_none_of (gs), us, fc2));
     if (pass == FLUX_PASS_REDO)
       continue;
     FX_TRY (flux_linear (r, y, gs, g8, &d->fc2[s], fc2));

@@ -119,6 +119,20 @@ flux_linear (
   return flux_adapters (r, y, x, slot, 1);
 }
 
+gboolean
+flux_gelu_is_fused (FluxRun *r, const fx_weight *w, guint slot)
+{
+  return r->mode == FLUX_RUN_FORWARD && !w->rounds_inputs && !flux_has_module (r, slot);
+}
+
+int
+flux_linear_before_gelu (
+    FluxRun *r, fx_mat y, fx_mat x, fx_rounded x8, const fx_weight *w, guint slot)
+{
+  return flux_gelu_is_fused (r, w, slot) ? fx_gemm_gelu (r->b, y, x, w)
+                                         : flux_linear (r, y, x, x8, w, slot);
+}
+
 int
 flux_linear_qkv (
     FluxRun *r, fx_mat qkv, fx_mat x, fx_rounded x8, const fx_weight *w, guint slot)

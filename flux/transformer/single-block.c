@@ -38,19 +38,21 @@ flux_single_forward (FluxRun *r, FluxLane *lane, const FluxSingle *b, int index,
   /* One rounding for both layers that read n. */
   fx_rounded n8 = flux_rounded (r, lane, FLUX_ROWS_ALL, r->narrow8, dim, &b->qkv);
   fx_rounded cat8 = flux_rounded (r, lane, FLUX_ROWS_ALL, r->wide8, 5 * dim, &b->out);
-  guint out = flux_slot_single (c, index, FLUX_S_OUT);
+  const guint out = flux_slot_single (c, index, FLUX_S_OUT),
+              mlp = flux_slot_single (c, index, FLUX_S_MLP);
 
   FX_TRY (normed_input (r, lane, index, x, n8));
   FX_TRY (
       flux_linear_qkv (r, qkv, n, n8, &b->qkv, flux_slot_single (c, index, FLUX_S_Q)));
   FX_TRY (flux_norm_rope (r, lane, qk, qkv, 0, b->norm_q, b->norm_k));
   FX_TRY (flux_attend (r, o, a->lse, qk, qkv));
-  FX_TRY (flux_linear (r, u, n, n8, &b->mlp, flux_slot_single (c, index, FLUX_S_MLP)));
+  FX_TRY (flux_linear_before_gelu (r, u, n, n8, &b->mlp, mlp));
   if (pass == FLUX_PASS_REDO && !flux_is_trained (r, out))
     return FX_OK;
   if (pass == FLUX_PASS_REDO)
     return flux_gelu (r, cat, flux_unrounded (), o, u, out);
-  FX_TRY (flux_gelu (r, cat, cat8, o, u, out));
+  if (!flux_gelu_is_fused (r, &b->mlp, mlp))
+    FX_TRY (flux_gelu (r, cat, cat8, o, u, out));
   FX_TRY (flux_linear (r, y, cat, cat8, &b->out, out));
   return fx_gate_residual (r->b, x_out, x, y, mods (r, lane, index, GATE));
 }

@@ -198,6 +198,11 @@ int flux_linear (
 /* The same for q, k, v in one product; slots are slot, slot + 1, slot + 2. */
 int flux_linear_qkv (
     FluxRun *r, fx_mat qkv, fx_mat x, fx_rounded x8, const fx_weight *w, guint slot);
+/* y = gelu (x W^T + bias) when flux_gelu_is_fused (), where nothing else needs to know
+ * what goes into GELU; else as flux_linear (). */
+gboolean flux_gelu_is_fused (FluxRun *r, const fx_weight *w, guint slot);
+int flux_linear_before_gelu (
+    FluxRun *r, fx_mat y, fx_mat x, fx_rounded x8, const fx_weight *w, guint slot);
 /* dx (+)= dy W and the adapters' share; gradients of the trained one. dx.p NULL: only
  * those. x is read only when flux_is_trained (). */
 int flux_linear_bwd (FluxRun *r, fx_mat dx, fx_mat dy, fx_rounded dy8, fx_mat x,

@@ -25,15 +25,35 @@ fx_expand (fx_backend *b, fx_mat dst, const fx_weight *w)
   return b->ops->expand (b, dst, w);
 }
 
+static int
+check_gemm (const fx_backend *b, const char *op, fx_mat y, fx_mat x, const fx_weight *w)
+{
+  FX_TRY (fx_check_weight (op, w));
+  FX_TRY (fx_check_act_dims (b, op, "x", x, x.rows, w->k));
+  FX_TRY (fx_check_act_dims (b, op, "y", y, x.rows, w->n));
+  return fx_check_dtype (op, "y", y, x.dtype);
+}
+
 int
 fx_gemm (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w, bool beta)
 {
   FX_CHECK_OP (gemm, b);
-  FX_TRY (fx_check_weight ("gemm", w));
-  FX_TRY (fx_check_act_dims (b, "gemm", "x", x, x.rows, w->k));
-  FX_TRY (fx_check_act_dims (b, "gemm", "y", y, x.rows, w->n));
-  FX_TRY (fx_check_dtype ("gemm", "y", y, x.dtype));
+  FX_TRY (check_gemm (b, "gemm", y, x, w));
   return b->ops->gemm (b, y, x, w, beta);
+}
+
+int
+fx_gemm_gelu (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w)
+{
+  const fx_mat none = {.dtype = y.dtype};
+
+  if (b != NULL && b->ops->gemm_gelu == NULL) {
+    FX_TRY (fx_gemm (b, y, x, w, false));
+    return fx_act_fwd (b, y, y, none, FX_ACT_GELU_TANH);
+  }
+  FX_CHECK_OP (gemm_gelu, b);
+  FX_TRY (check_gemm (b, "gemm_gelu", y, x, w));
+  return b->ops->gemm_gelu (b, y, x, w);
 }
 
 int

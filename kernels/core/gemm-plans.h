@@ -22,7 +22,7 @@ enum {
 typedef struct {
   int64_t m, n, k, ldx, ldw, ldy;
   int32_t dtype, operands;
-  int32_t w_transposed, beta, bias, reserved;
+  int32_t w_transposed, beta, bias, gelu;
 } fx_gemm_shape;
 
 typedef struct {

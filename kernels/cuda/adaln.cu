@@ -1,15 +1,15 @@
 /* kernels/cuda/adaln.cu: layer norm modulated by scale and shift.
  * SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Mean, then variance around it, then the output. A row stays in registers, a few rows of
- * a block share what it read of scale and shift, which are twice as wide as a row in 16
- * bits. Backward, with xh = (x - mean) rstd and g = dy (1 + scale): dx += rstd (g - mean
- * (g) - xh mean (g xh)). */
+ * Mean, then variance around it, then the output. A row stays in registers, and a block's
+ * rows are under way at once. Backward, with xh = (x - mean) rstd and g = dy (1 + scale):
+ * dx += rstd (g - mean (g) - xh mean (g xh)). */
 #include "kernels/cuda/rounded.cuh"
 
 #define THREADS 128 /* for rows that they can hold, else MANY_THREADS */
 #define MANY_THREADS 256
-#define MANY_ROWS 512 /* from there on a block has two */
+#define MANY_ROWS 512 /* from there on a block has ROWS */
+#define ROWS 2
 
 /* Columns [i, i + V) of chunk c belong to this thread. */
 template <int V>
@@ -64,25 +64,34 @@ adaln (T *y, int64_t ldy, fx_rounded r, float *stats, const R *x, int64_t ldx,
 {
   __shared__ float shared[MANY_THREADS / 32];
   const int64_t first = blockIdx.x * (int64_t)per_block;
-  float v[C][V], a[C][V], b[C][V];
+  const int n = (int)min ((int64_t)per_block, rows - first);
+  pack<R, V> p[ROWS][C];
+  float v[C][V], a[V], b[V];
 
 #pragma unroll
-  for (int c = 0; c < C; c++) {
-    if (column<V> (c) < cols) {
-      load<float, V> (scale + column<V> (c), a[c]);
-      load<float, V> (shift + column<V> (c), b[c]);
+  for (int i = 0; i < ROWS; i++) {
+#pragma unroll
+    for (int c = 0; c < C; c++) {
+      if (i < n && column<V> (c) < cols)
+        p[i][c] =
+            *reinterpret_cast<const pack<R, V> *> (x + (first + i) * ldx + column<V> (c));
     }
   }
-  for (int64_t row = first; row < rows && row < first + per_block; row++) {
+#pragma unroll
+  for (int i = 0; i < ROWS; i++) {
+    const int64_t row = first + i;
     float sum = 0;
 
+    if (i >= n)
+      break;
 #pragma unroll
     for (int c = 0; c < C; c++) {
       if (column<V> (c) < cols) {
-        load<R, V> (x + row * ldx + column<V> (c), v[c]);
 #pragma unroll
-        for (int j = 0; j < V; j++)
+        for (int j = 0; j < V; j++) {
+          v[c][j] = to_f (p[i][c].v[j]);
           sum += v[c][j];
+        }
       }
     }
     const float mean = block_sum (sum, shared) / cols;
@@ -100,9 +109,11 @@ adaln (T *y, int64_t ldy, fx_rounded r, float *stats, const R *x, int64_t ldx,
 #pragma unroll
     for (int c = 0; c < C; c++) {
       if (column<V> (c) < cols) {
+        load<float, V> (scale + column<V> (c), a);
+        load<float, V> (shift + column<V> (c), b);
 #pragma unroll
         for (int j = 0; j < V; j++)
-          v[c][j] = (v[c][j] - mean) * rstd * (1 + a[c][j]) + b[c][j];
+          v[c][j] = (v[c][j] - mean) * rstd * (1 + a[j]) + b[j];
         store<T, V> (y + row * ldy + column<V> (c), v[c]);
       }
     }
@@ -211,7 +222,7 @@ fxc_adaln_rounded (fx_backend *b, fx_mat y, fx_rounded r, float *stats, fx_mat x
     const float *shift, const float *scale, float eps)
 {
   fx_cuda *c = fxc (b);
-  const int per_block = x.rows < MANY_ROWS ? 1 : 2;
+  const int per_block = x.rows < MANY_ROWS ? 1 : ROWS;
   const unsigned blocks = fxc_blocks (x.rows, per_block);
 
   FXC_WITH_TYPES (c, y.dtype, x.dtype, {
@@ -237,7 +248,7 @@ fxc_adaln_bwd (
     fx_backend *b, fx_mat dx, fx_mat dy, fx_mat x, const float *stats, const float *scale)
 {
   fx_cuda *c = fxc (b);
-  const int per_block = x.rows < MANY_ROWS ? 1 : 2;
+  const int per_block = x.rows < MANY_ROWS ? 1 : ROWS;
   const unsigned blocks = fxc_blocks (x.rows, per_block);
 
   if (dx.dtype != x.dtype)

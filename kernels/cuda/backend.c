@@ -130,6 +130,7 @@ static const fx_ops ops = {
     .destroy = cuda_destroy,
     .expand = fxc_expand,
     .gemm = fxc_gemm,
+    .gemm_gelu = fxc_gemm_gelu,
     .gemm_dgrad = fxc_gemm_dgrad,
     .lora = fxc_lora,
     .lora_bwd = fxc_lora_bwd,

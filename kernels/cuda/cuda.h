@@ -100,12 +100,12 @@ void fxc_plans_free (fx_cuda *c);
 typedef enum { FXC_SAME, FXC_E4M3, FXC_E4M3_ROWS, FXC_INT8 } fxc_operands;
 
 /* y [m, n] = alpha x [m, k] W^T (w_transposed: W lies as [n, k]) or x W (W lies as [k,
- * n]), plus y when beta, plus bias [n]. Everything of one dtype but 8-bit operands,
- * accumulated in fp32. */
+ * n]), plus y when beta, plus bias [n], then GELU (tanh) of that. Everything of one dtype
+ * but 8-bit operands, accumulated in fp32. */
 typedef struct {
   int64_t m, n, k, ldx, ldw, ldy;
   fx_dtype dtype;
-  bool w_transposed, beta, bias;
+  bool w_transposed, beta, bias, gelu;
   fxc_operands operands;
   bool fast;                        /* 8 bits: partial sums of fewer bits */
   const float *x_scales, *w_scales; /* FXC_E4M3_ROWS: [m], [n]; not part of the plan */
@@ -118,6 +118,7 @@ int fxc_get_gemm_plans (fx_backend *b, void *dst, size_t *bytes);
 int fxc_set_gemm_plans (fx_backend *b, const void *src, size_t bytes, bool replace);
 int fxc_expand (fx_backend *b, fx_mat dst, const fx_weight *w);
 int fxc_gemm (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w, bool beta);
+int fxc_gemm_gelu (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w);
 int fxc_gemm_dgrad (fx_backend *b, fx_mat dx, fx_mat dy, const fx_weight *w, bool beta);
 int fxc_gemv (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w, bool beta);
 int fxc_lora (fx_backend *b, fx_mat y, fx_mat h, fx_mat x, const fx_lora *l, int n);

@@ -27,18 +27,23 @@ expanded (fx_cuda *c, const fx_weight *w, fx_dtype type, const void **p)
   return fxc_expand (&c->base, fx_mat_new (scratch, w->n, w->k, type), w);
 }
 
-int
-fxc_gemm (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w, bool beta)
+/* A product with W expanded. */
+static int
+product (fx_cuda *c, fx_mat y, fx_mat x, const fx_weight *w, bool beta, bool gelu)
 {
-  fx_cuda *c = fxc (b);
-  fxc_shape s = {x.rows, w->n, w->k, x.ld, w->k, y.ld, x.dtype, true, beta,
-      w->bias != NULL, FXC_SAME, NULL, NULL};
+  const fxc_shape s = {.m = x.rows,
+      .n = w->n,
+      .k = w->k,
+      .ldx = x.ld,
+      .ldw = w->k,
+      .ldy = y.ld,
+      .dtype = x.dtype,
+      .w_transposed = true,
+      .beta = beta,
+      .bias = w->bias != NULL,
+      .gelu = gelu};
   const void *full, *bias = NULL;
 
-  if (w->rounds_inputs)
-    return fxc_rounding_gemm (c, y, x, w, beta);
-  if (x.rows <= GEMV_ROWS && w->expanded == NULL)
-    return fxc_gemv (b, y, x, w, beta);
   FX_TRY (expanded (c, w, x.dtype, &full));
   if (w->bias != NULL && x.dtype == FX_F32)
     bias = w->bias;
@@ -48,11 +53,42 @@ fxc_gemm (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w, bool beta)
 }
 
 int
+fxc_gemm (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w, bool beta)
+{
+  if (w->rounds_inputs)
+    return fxc_rounding_gemm (fxc (b), y, x, w, beta);
+  if (x.rows <= GEMV_ROWS && w->expanded == NULL)
+    return fxc_gemv (b, y, x, w, beta);
+  return product (fxc (b), y, x, w, beta, false);
+}
+
+/* cuBLASLt's GELU is no more exact than 16 bits need. */
+int
+fxc_gemm_gelu (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w)
+{
+  const fx_mat none = {.dtype = y.dtype};
+  int status = FX_ERR_UNSUPPORTED;
+
+  if (!w->rounds_inputs && x.rows > GEMV_ROWS && x.dtype != FX_F32)
+    status = product (fxc (b), y, x, w, false, true);
+  if (status != FX_ERR_UNSUPPORTED)
+    return status;
+  FX_TRY (fxc_gemm (b, y, x, w, false));
+  return fxc_act (b, y, y, none, FX_ACT_GELU_TANH);
+}
+
+int
 fxc_gemm_dgrad (fx_backend *b, fx_mat dx, fx_mat dy, const fx_weight *w, bool beta)
 {
   fx_cuda *c = fxc (b);
-  fxc_shape s = {dy.rows, w->k, w->n, dy.ld, w->k, dx.ld, dy.dtype, false, beta, false,
-      FXC_SAME, NULL, NULL};
+  const fxc_shape s = {.m = dy.rows,
+      .n = w->k,
+      .k = w->n,
+      .ldx = dy.ld,
+      .ldw = w->k,
+      .ldy = dx.ld,
+      .dtype = dy.dtype,
+      .beta = beta};
   const void *full;
 
   if (w->rounds_inputs)

@@ -120,6 +120,48 @@ __launch_bounds__ (WARPS * 32) gemv4 (T *y, int64_t ldy, const T *x, int64_t ldx
   }
 }
 
+/* 16 bits, rows of whole packs: as gemv4, one row. */
+template <typename T, typename E, int M>
+static __global__ void
+__launch_bounds__ (WARPS * 32) gemv16 (T *y, int64_t ldy, const T *x, int64_t ldx,
+    fxc_weight w, const float *bias, bool beta)
+{
+  __shared__ __align__ (16) float xs[M][K_TILE];
+  const int lane = threadIdx.x & 31;
+  const int64_t row = blockIdx.x * (int64_t)WARPS + (threadIdx.x >> 5);
+  const E *from = (const E *)w.data + min (row, w.n - 1) * w.k;
+  float sum[M] = {0};
+
+  for (int64_t k0 = 0; k0 < w.k; k0 += K_TILE) {
+    const int len = (int)min ((int64_t)K_TILE, w.k - k0);
+    pack<E, 8> p[PIECES];
+
+#pragma unroll
+    for (int u = 0; u < PIECES; u++) {
+      const int i = lane * 8 + u * 256;
+
+      if (i < len)
+        p[u] = *reinterpret_cast<const pack<E, 8> *> (from + k0 + i);
+    }
+    stage_x<T, M> (xs, x, ldx, k0, len);
+#pragma unroll
+    for (int u = 0; u < PIECES; u++) {
+      const int i = lane * 8 + u * 256;
+
+      if (i < len) {
+        float v[8];
+
+#pragma unroll
+        for (int j = 0; j < 8; j++)
+          v[j] = to_f (p[u].v[j]);
+        add8<M> (sum, v, xs, i);
+      }
+    }
+  }
+  if (row < w.n)
+    finish<T, M> (y, ldy, row, sum, bias, beta);
+}
+
 template <typename T, int M>
 static __global__ void
 gemv (T *y, int64_t ldy, const T *x, int64_t ldx, fxc_weight w, const float *bias,
@@ -164,9 +206,13 @@ launch (fx_cuda *c, fx_mat y, fx_mat x, const fxc_weight &w, const float *bias, 
 {
   const bool is_4bit = w.qtype == FX_Q_NF4 || w.qtype == FX_Q_NF4_DOUBLE;
   const unsigned blocks = fxc_blocks (w.n, is_4bit ? FEATURES * WARPS : WARPS);
-  auto kernel = w.qtype == FX_Q_NF4          ? gemv4<T, false, M>
-                : w.qtype == FX_Q_NF4_DOUBLE ? gemv4<T, true, M>
-                                             : gemv<T, M>;
+  const bool packs =
+      w.qtype == FX_Q_NONE && w.k % 8 == 0 && ((uintptr_t)w.data & 15) == 0;
+  auto kernel = w.qtype == FX_Q_NF4           ? gemv4<T, false, M>
+                : w.qtype == FX_Q_NF4_DOUBLE  ? gemv4<T, true, M>
+                : packs && w.dtype == FX_BF16 ? gemv16<T, bf16, M>
+                : packs && w.dtype == FX_F16  ? gemv16<T, f16, M>
+                                              : gemv<T, M>;
 
   kernel<<<blocks, WARPS * 32, 0, c->queue.stream>>> (
       (T *)y.p, y.ld, (const T *)x.p, x.ld, w, bias, beta);

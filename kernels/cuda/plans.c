@@ -44,7 +44,7 @@ same_shape (const fxc_shape *a, const fxc_shape *b)
   return a->m == b->m && a->n == b->n && a->k == b->k && a->ldx == b->ldx &&
          a->ldw == b->ldw && a->ldy == b->ldy && a->dtype == b->dtype &&
          a->w_transposed == b->w_transposed && a->beta == b->beta && a->bias == b->bias &&
-         a->operands == b->operands;
+         a->gelu == b->gelu && a->operands == b->operands;
 }
 
 static void
@@ -137,7 +137,9 @@ plan_describe (plan *p)
                          : s->operands == FXC_INT8 ? CUDA_R_8I
                                                    : CUDA_R_8F_E4M3;
   const bool is_int8 = s->operands == FXC_INT8;
-  cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
+  const cublasLtEpilogue_t epilogue = !s->gelu  ? CUBLASLT_EPILOGUE_BIAS
+                                      : s->bias ? CUBLASLT_EPILOGUE_GELU_BIAS
+                                                : CUBLASLT_EPILOGUE_GELU;
   cublasStatus_t e;
 
   e = cublasLtMatmulDescCreate (&p->desc,
@@ -146,7 +148,7 @@ plan_describe (plan *p)
   if (e == CUBLAS_STATUS_SUCCESS)
     e = cublasLtMatmulDescSetAttribute (
         p->desc, CUBLASLT_MATMUL_DESC_TRANSA, &op_w, sizeof op_w);
-  if (e == CUBLAS_STATUS_SUCCESS && s->bias)
+  if (e == CUBLAS_STATUS_SUCCESS && (s->bias || s->gelu))
     e = cublasLtMatmulDescSetAttribute (
         p->desc, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
   if (e == CUBLAS_STATUS_SUCCESS && s->operands != FXC_SAME && !is_int8)
@@ -267,8 +269,9 @@ static fx_gemm_plan
 kept_plan (const plan *p)
 {
   const fxc_shape *s = &p->shape;
-  fx_gemm_plan kept = {{s->m, s->n, s->k, s->ldx, s->ldw, s->ldy, s->dtype,
-                           (int32_t)s->operands, s->w_transposed, s->beta, s->bias, 0},
+  fx_gemm_plan kept = {
+      {s->m, s->n, s->k, s->ldx, s->ldw, s->ldy, s->dtype, (int32_t)s->operands,
+          s->w_transposed, s->beta, s->bias, s->gelu},
       {0}};
 
   memcpy (kept.algorithm, &p->algo, sizeof p->algo);

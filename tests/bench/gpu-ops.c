@@ -67,6 +67,20 @@ linear_ops (side gpu, side cpu, double bound)
       st_ = fx_gemm (s.b, result, put (s, x, 5, k, 0), &v, false);
     });
   }
+  BOTH ("gemv", 7, n, bound, {
+    fx_weight v = {.n = n, .k = k, .dtype = s.type};
+    v.data = put (s, w, n, k, 0).p;
+    v.bias = put_bytes (s, bias, (size_t)n * 4);
+    result = poisoned (s, 7, n, 0); /* as 4, 2 and 1 */
+    st_ = fx_gemm (s.b, result, put (s, x, 7, k, 0), &v, false);
+  });
+  for (int rows = 5; rows <= m; rows += (int)m - 5) {
+    BOTH ("gemm_gelu", rows, n, bound, {
+      fx_weight v = nf4 (s, w, n, k, false, rows == m ? bias : NULL);
+      result = poisoned (s, rows, n, 64);
+      st_ = fx_gemm_gelu (s.b, result, put (s, x, rows, k, 0), &v);
+    });
+  }
   BOTH ("gemm accumulating", m, n, bound, {
     fx_weight v = nf4 (s, w, n, k, false, NULL);
     result = put (s, y0, m, n, 0);

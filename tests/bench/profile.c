@@ -88,6 +88,12 @@ gemm (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w, bool beta)
       (long)w->k);
 }
 static int
+gemm_gelu (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w)
+{
+  TIMED (b, gemm_gelu (b, y, x, w), "gemm_gelu %ld: %ldx%ld", (long)x.rows, (long)w->n,
+      (long)w->k);
+}
+static int
 gemm_dgrad (fx_backend *b, fx_mat dx, fx_mat dy, const fx_weight *w, bool beta)
 {
   TIMED (b, gemm_dgrad (b, dx, dy, w, beta), "dgrad %ld: %ldx%ld%s", (long)dy.rows,
@@ -279,6 +285,7 @@ profile_start (fx_backend *b)
   timed.zero = zero;
   timed.expand = expand;
   timed.gemm = gemm;
+  timed.gemm_gelu = gemm_gelu;
   timed.gemm_dgrad = gemm_dgrad;
   timed.lora = lora;
   timed.lora_bwd = lora_bwd;

@@ -41,6 +41,9 @@ test_shapes (void)
   expect (fx_gemm (b, y, none, &w, false), FX_ERR_SHAPE, "gemm: x");
   expect (fx_gemm (b, y, x, NULL, false), FX_ERR_SHAPE, "gemm: no weight");
   expect (fx_gemm (NULL, y, x, &w, false), FX_ERR_SHAPE, "no backend");
+  test_ok (fx_gemm_gelu (b, y, x, &w));
+  expect (fx_gemm_gelu (NULL, y, x, &w), FX_ERR_SHAPE, "no backend");
+  expect (fx_gemm_gelu (b, y, y, &w), FX_ERR_SHAPE, "x is [16, 32], must be [16, 64]");
   w.home = FX_HOME_HOST;
   expect (fx_gemm (b, y, x, &w, false), FX_ERR_SHAPE, "is not on the device");
   w.home = FX_HOME_DEVICE;

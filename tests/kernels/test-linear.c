@@ -453,6 +453,33 @@ test_threads (void)
     fx_backend_free (backends[t]);
 }
 
+static void
+check_gelu (fx_backend *b)
+{
+  uint64_t state = 5;
+  weight w;
+  fx_mat x = test_random_mat (33, 128, 3, &state), y = test_mat (33, 96, 5),
+         none = {NULL};
+  double *ref;
+
+  weight_init (&w, 96, 128, FX_Q_NF4, FX_BF16, true, &state);
+  ref = naive (x, &w, none, false);
+  for (int64_t i = 0; i < y.rows * y.cols; i++)
+    ref[i] *= 0.5 * (1 + tanh (sqrt (2 / G_PI) * (ref[i] + 0.044715 * pow (ref[i], 3))));
+  test_ok (fx_gemm_gelu (b, y, x, &w.w));
+  test_check ("gemm_gelu", y, ref, 2e-6);
+  g_free (ref);
+  weight_clear (&w);
+  test_mat_free (x);
+  test_mat_free (y);
+}
+
+static void
+test_gelu (void)
+{
+  test_each_isa (check_gelu);
+}
+
 int
 main (int argc, char **argv)
 {
@@ -460,6 +487,7 @@ main (int argc, char **argv)
   g_test_add_func ("/linear/every-storage", test_kinds);
   g_test_add_func ("/linear/odd-shapes", test_shapes);
   g_test_add_func ("/linear/expand", test_expand);
+  g_test_add_func ("/linear/gelu-of-it", test_gelu);
   g_test_add_func ("/linear/inputs-rounded-to-e4m3", test_rounded_inputs);
   g_test_add_func (
       "/linear/int8-keeps-what-is-not-finite", test_int8_keeps_what_is_not_finite);
