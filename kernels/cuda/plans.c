@@ -19,6 +19,7 @@
 
 typedef struct {
   fxc_shape shape;
+  fx_gemm_shape key; /* what tells it from others */
   cublasLtMatmulDesc_t desc;
   cublasLtMatrixLayout_t a, b, d;
   cublasLtMatmulAlgo_t algo;
@@ -38,13 +39,11 @@ failed (fx_cuda *c, cublasStatus_t s, const fxc_shape *p, const char *what)
       (long long)p->m, (long long)p->n, (long long)p->k, (int)s);
 }
 
-static bool
-same_shape (const fxc_shape *a, const fxc_shape *b)
+static fx_gemm_shape
+key_of (const fxc_shape *s)
 {
-  return a->m == b->m && a->n == b->n && a->k == b->k && a->ldx == b->ldx &&
-         a->ldw == b->ldw && a->ldy == b->ldy && a->dtype == b->dtype &&
-         a->w_transposed == b->w_transposed && a->beta == b->beta && a->bias == b->bias &&
-         a->gelu == b->gelu && a->operands == b->operands;
+  return (fx_gemm_shape){s->m, s->n, s->k, s->ldx, s->ldw, s->ldy, s->dtype,
+      (int32_t)s->operands, s->w_transposed, s->beta, s->bias, s->gelu};
 }
 
 static void
@@ -264,15 +263,10 @@ plan_tune (fx_cuda *c, plan *p, const cublasLtMatmulHeuristicResult_t *found, in
   free (other);
 }
 
-/* As same_shape() tells them apart. */
 static fx_gemm_plan
 kept_plan (const plan *p)
 {
-  const fxc_shape *s = &p->shape;
-  fx_gemm_plan kept = {
-      {s->m, s->n, s->k, s->ldx, s->ldw, s->ldy, s->dtype, (int32_t)s->operands,
-          s->w_transposed, s->beta, s->bias, s->gelu},
-      {0}};
+  fx_gemm_plan kept = {.shape = p->key};
 
   memcpy (kept.algorithm, &p->algo, sizeof p->algo);
   return kept;
@@ -282,8 +276,7 @@ kept_plan (const plan *p)
 static bool
 recall (fx_cuda *c, plan *p)
 {
-  const fx_gemm_plan wanted = kept_plan (p);
-  const fx_gemm_plan *kept = fx_gemm_plans_find (&c->plans->chosen, &wanted.shape);
+  const fx_gemm_plan *kept = fx_gemm_plans_find (&c->plans->chosen, &p->key);
   cublasLtMatmulHeuristicResult_t result = {0};
   cublasLtMatmulAlgo_t algo;
 
@@ -362,7 +355,7 @@ plan_make (fx_cuda *c, const fxc_shape *shape, const void *x, const void *w,
     all->room += 64;
   }
   p = &all->list[all->n];
-  *p = (plan){.shape = *shape};
+  *p = (plan){.shape = *shape, .key = key_of (shape)};
   e = plan_describe (p);
   if (e == CUBLAS_STATUS_SUCCESS && shape->operands == FXC_E4M3_ROWS)
     e = set_scales (p, shape);
@@ -385,11 +378,12 @@ int
 fxc_matmul (fx_cuda *c, const fxc_shape *s, void *y, const void *x, const void *w,
     const void *bias, float alpha)
 {
+  const fx_gemm_shape key = key_of (s);
   plan *p = NULL;
   cublasStatus_t e;
 
   for (size_t i = 0; i < c->plans->n && p == NULL; i++) {
-    if (same_shape (&c->plans->list[i].shape, s))
+    if (memcmp (&c->plans->list[i].key, &key, sizeof key) == 0)
       p = &c->plans->list[i];
   }
   if (p == NULL)

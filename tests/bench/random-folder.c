@@ -3,7 +3,6 @@
  * and an adapter of rank 16 on every layer that is trained, DIR/lora.safetensors.
  * SPDX-License-Identifier: LGPL-2.1-or-later */
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "flux/convert/folder.h"
 #include "flux/error.h"
@@ -120,16 +119,20 @@ main (int argc, char **argv)
 {
   g_autoptr (GError) error = NULL;
   FluxConfig c;
+  gint64 doubles, singles;
 
-  if (argc != 2 && argc != 4) {
+  flux_config_init_dev (&c);
+  doubles = c.num_layers;
+  singles = c.num_single_layers;
+  if ((argc != 2 && argc != 4) || argv[1][0] == '-' ||
+      (argc == 4 &&
+          (!g_ascii_string_to_signed (argv[2], 10, 0, 1000, &doubles, NULL) ||
+              !g_ascii_string_to_signed (argv[3], 10, 0, 1000, &singles, NULL)))) {
     fprintf (stderr, "usage: random-folder DIR [DOUBLE_BLOCKS SINGLE_BLOCKS]\n");
     return 2;
   }
-  flux_config_init_dev (&c);
-  if (argc == 4) {
-    c.num_layers = atoi (argv[2]);
-    c.num_single_layers = atoi (argv[3]);
-  }
+  c.num_layers = (int)doubles;
+  c.num_single_layers = (int)singles;
   if (write_model (&c, argv[1], &error) && write_lora (&c, argv[1], &error))
     return 0;
   fprintf (stderr, "random-folder: %s\n", error->message);
