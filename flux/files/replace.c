@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <glib/gstdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -14,7 +15,9 @@
 #define PREFIX ".flux-"
 #define TEMPORARY PREFIX "XXXXXX" /* for g_mkstemp() */
 
-enum { STALE_SECONDS = 60 * 60 };
+/* Older than this nobody is between making a temporary file and locking it; and where
+ * files cannot be locked, nobody writes one any more. */
+enum { FRESH_SECONDS = 10, STALE_SECONDS = 60 * 60 };
 
 struct _FluxReplace {
   char *path, *folder, *temporary;
@@ -60,7 +63,10 @@ flux_replace_begin (const char *path, GError **error)
     flux_replace_abort (self);
     return NULL;
   }
-  /* As far as that is allowed: the contents matter more than the mode. */
+  /* As far as that is allowed: the contents matter more than the mode, and the lock only
+   * keeps flux_replace_sweep() away. */
+  if (flock (self->fd, LOCK_EX | LOCK_NB) != 0)
+    errno = 0;
   if (exists && fchmod (self->fd, st.st_mode & 07777) != 0)
     errno = 0;
   return self;
@@ -107,17 +113,13 @@ sync_folder (FluxReplace *self, GError **error)
 static gboolean
 finish (FluxReplace *self, GError **error)
 {
-  int fd = self->fd;
-
   if (self->failed) {
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_WRITE,
         "Could not write '%s': an earlier part of it failed.", self->path);
     return FALSE;
   }
-  if (fsync (fd) != 0)
-    return fail (error, errno, self->path);
-  self->fd = -1;
-  if (close (fd) != 0 || g_rename (self->temporary, self->path) != 0)
+  /* Closed only afterwards, by the abort: the lock goes with it. */
+  if (fsync (self->fd) != 0 || g_rename (self->temporary, self->path) != 0)
     return fail (error, errno, self->path);
   g_clear_pointer (&self->temporary, g_free);
   return sync_folder (self, error);
@@ -159,6 +161,23 @@ flux_file_replace (const char *path, gconstpointer data, gsize length, GError **
   return flux_replace_commit (self, error);
 }
 
+/* Did the process that wrote this file, seconds ago for the last time, end? */
+static gboolean
+is_left_behind (const char *path, gint64 seconds)
+{
+  int fd, saved_errno = 0;
+
+  if (seconds <= FRESH_SECONDS)
+    return FALSE;
+  /* Network file systems lock only what is open for writing. */
+  fd = open (path, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+  if (fd < 0 || flock (fd, LOCK_EX | LOCK_NB) != 0)
+    saved_errno = errno;
+  if (fd >= 0)
+    close (fd);
+  return saved_errno == 0 || (saved_errno != EWOULDBLOCK && seconds > STALE_SECONDS);
+}
+
 void
 flux_replace_sweep (const char *folder)
 {
@@ -172,7 +191,7 @@ flux_replace_sweep (const char *folder)
 
     if (g_str_has_prefix (name, PREFIX) && strlen (name) == strlen (TEMPORARY) &&
         lstat (path, &st) == 0 && S_ISREG (st.st_mode) &&
-        now - st.st_mtime > STALE_SECONDS)
+        is_left_behind (path, now - st.st_mtime))
       g_unlink (path);
   }
 }

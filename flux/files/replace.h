@@ -24,8 +24,10 @@ gboolean flux_replace_commit (FluxReplace *self, GError **error);
 void flux_replace_abort (FluxReplace *self);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxReplace, flux_replace_abort)
 
-/* Removes the temporary files in folder that nothing was written to for an hour: a
- * process that was killed left them. Only for a folder that is the project's own. */
+/* Removes the temporary files in folder that a killed process left: nobody holds their
+ * lock (flock(), which goes with the process) ten seconds after the last byte; on file
+ * systems without locks, an hour after it. Only for a folder that is the project's own.
+ */
 void flux_replace_sweep (const char *folder);
 
 /* All in one, for bytes at hand (state files, JSON). */

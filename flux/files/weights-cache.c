@@ -193,6 +193,7 @@ flux_cache_entry_open (FluxCacheEntry *self, FluxLoader *loader)
   g_autoptr (GError) error = NULL;
   const FluxTensor *data;
 
+  flux_replace_sweep (loader->cache->dir);
   if (!name_entry (self, loader))
     return FALSE;
   self->file = flux_safetensors_open (self->path, &error);

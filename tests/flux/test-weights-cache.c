@@ -309,31 +309,51 @@ test_full_disk_is_a_warning (void)
   fixture_clear (&f);
 }
 
-/* An hour after the last byte; one that is being written stays, as does what has another
- * name. */
+/* A file of this name in the cache's folder, last written to so many seconds ago. */
+static char *
+age (Fixture *f, const char *name, gint64 seconds)
+{
+  char *path = g_build_filename (f->cache->dir, name, NULL);
+  const gint64 then = g_get_real_time () / G_USEC_PER_SEC - seconds;
+  struct utimbuf times = {then, then};
+
+  if (!g_file_test (path, G_FILE_TEST_EXISTS))
+    g_assert_true (g_file_set_contents (path, "half", 4, NULL));
+  g_assert_cmpint (g_utime (path, &times), ==, 0);
+  return path;
+}
+
+/* One that is being written stays, however long that takes, as does what has another
+ * name. Where the entry is there, and where it is not. */
 static void
 test_what_a_killed_process_left_is_removed (void)
 {
-  static const char *const names[] = {".flux-abc123", ".flux-def456", ".flux-other"};
-  const gint64 now = g_get_real_time () / G_USEC_PER_SEC;
+  g_autoptr (GError) error = NULL;
   Fixture f;
 
   fixture_init (&f);
-  for (gsize i = 0; i < G_N_ELEMENTS (names); i++) {
-    g_autofree char *path = g_build_filename (f.cache->dir, names[i], NULL);
-    struct utimbuf old = {now - 4000, now - 4000};
+  for (guint i = 0; i < 2; i++) {
+    g_autofree char *entry = g_build_filename (f.cache->dir, "other", NULL);
+    g_autoptr (FluxReplace) writer = flux_replace_begin (entry, &error);
+    g_auto (GStrv) names = list (&f);
+    g_autofree char *left = NULL, *young = NULL, *other = NULL, *written = NULL;
 
-    g_assert_true (g_file_set_contents (path, "half", 4, NULL));
-    if (i != 1)
-      g_assert_cmpint (g_utime (path, &old), ==, 0);
-  }
-  g_bytes_unref (load (&f, FX_Q_INT8, TRUE));
-  g_assert_null (f.cache->warning);
-  for (gsize i = 0; i < G_N_ELEMENTS (names); i++) {
-    g_autofree char *path = g_build_filename (f.cache->dir, names[i], NULL);
-
-    g_assert_cmpint (g_file_test (path, G_FILE_TEST_EXISTS), ==, i != 0);
-    g_unlink (path);
+    g_assert_no_error (error);
+    for (guint j = 0; names[j] != NULL; j++)
+      if (strstr (names[j], "/.flux-") != NULL)
+        written = age (&f, strrchr (names[j], '/') + 1, 8000);
+    left = age (&f, ".flux-abc123", 30);
+    young = age (&f, ".flux-def456", 0);
+    other = age (&f, ".flux-other", 8000);
+    g_bytes_unref (load (&f, FX_Q_INT8, TRUE));
+    g_assert_cmpint (f.bench.loader.is_cached, ==, i == 1);
+    g_assert_null (f.cache->warning);
+    g_assert_false (g_file_test (left, G_FILE_TEST_EXISTS));
+    g_assert_true (g_file_test (young, G_FILE_TEST_EXISTS));
+    g_assert_true (g_file_test (other, G_FILE_TEST_EXISTS));
+    g_assert_true (g_file_test (written, G_FILE_TEST_EXISTS));
+    g_unlink (young);
+    g_unlink (other);
   }
   fixture_clear (&f);
 }
