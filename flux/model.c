@@ -51,22 +51,28 @@ flux_device_parse (const char *text, int *device, GError **error)
   return TRUE;
 }
 
-/* Two causes: the module was not built or installed, or it finds no GPU. */
-static void
-set_cuda_error (GError **error, int device, const char *message)
+/* Why there is no backend on a GPU, from fx_error_message(). */
+static const char *
+cuda_reason (void)
 {
-  if (g_str_has_prefix (message, "cuda: "))
-    message += strlen ("cuda: ");
-  if (strstr (message, "libfxcuda.so: cannot open shared object file") != NULL)
+  const char *message = fx_error_message ();
+
+  return g_str_has_prefix (message, "cuda: ") ? message + strlen ("cuda: ") : message;
+}
+
+static void
+set_cuda_error (GError **error, int device)
+{
+  if (fx_error_status () == FX_ERR_NO_MODULE)
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_NOT_FOUND,
         "CUDA device %d cannot be used, as the CUDA module libfxcuda.so is not "
         "installed: build with -Dcuda=enabled, or set device=cpu.",
         device);
   else
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_NOT_FOUND,
-        "CUDA device %d cannot be used (%s): set device=cpu, or device=auto to fall back "
+        "CUDA device %d cannot be used: %s; set device=cpu, or device=auto to fall back "
         "to it.",
-        device, message);
+        device, cuda_reason ());
 }
 
 fx_backend *
@@ -81,7 +87,7 @@ flux_backend_new (int device, fx_dtype compute, GError **error)
     return b;
   }
   if (device >= 0) {
-    set_cuda_error (error, device, fx_error_message ());
+    set_cuda_error (error, device);
     return NULL;
   }
   if (compute != FX_N_DTYPES && compute != FX_F32) {

@@ -35,6 +35,8 @@ typedef enum {
   FX_ERR_MEMORY = -2,      /* an arena or the device is full */
   FX_ERR_DEVICE = -3,      /* the device or its driver failed */
   FX_ERR_UNSUPPORTED = -4, /* this backend cannot do that */
+  FX_ERR_NO_MODULE = -5,   /* the backend's module is not installed */
+  FX_ERR_MODULE = -6,      /* a module that is there, or was named, cannot be used */
 } fx_status;
 
 /* Returns early with the status of a failing call. */
@@ -359,9 +361,11 @@ fx_backend *fx_cpu_new (int threads);
  * their sizes for a device whose compute dtype is `compute`. */
 fx_backend *fx_plan_new (fx_dtype compute);
 /* A GPU; opens the CUDA module at first use: module_path, or when NULL what the
- * environment variable FLUX_CUDA_MODULE names, or libfxcuda.so in ../gst-flux as seen
- * from the plugin's folder, or beside the plugin. NULL when there is none,
- * fx_error_message() says why. */
+ * environment variable FLUX_CUDA_MODULE names, or when that is unset or empty
+ * libfxcuda.so in ../gst-flux as seen from the plugin's folder, or beside the plugin.
+ * NULL when there is none, fx_error_message() says why and fx_error_status() what kind of
+ * failure it is: FX_ERR_NO_MODULE, FX_ERR_MODULE (also a module of another version), else
+ * the device's. */
 fx_backend *fx_cuda_new (const char *module_path, int device, fx_dtype compute);
 /* Memory of the host that `device` fetches from, as a backend that has the memory calls
  * and no ops, for arenas. device must outlive it. NULL when out of memory. */
@@ -372,6 +376,7 @@ void fx_backend_free (fx_backend *b);
 
 /* The last error of this thread: op, shapes, cause. Never NULL. */
 const char *fx_error_message (void);
+int fx_error_status (void); /* of the same; FX_OK before the first */
 int
 fx_error (int status, const char *format, ...) __attribute__ ((format (printf, 2, 3)));
 

@@ -6,11 +6,18 @@
 #include <stdio.h>
 
 static _Thread_local char message[512] = "no error";
+static _Thread_local int last_status = FX_OK;
 
 const char *
 fx_error_message (void)
 {
   return message;
+}
+
+int
+fx_error_status (void)
+{
+  return last_status;
 }
 
 int
@@ -21,5 +28,6 @@ fx_error (int status, const char *format, ...)
   va_start (args, format);
   vsnprintf (message, sizeof message, format, args);
   va_end (args);
+  last_status = status;
   return status;
 }

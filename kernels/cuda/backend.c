@@ -4,6 +4,8 @@
 
 #include <stdlib.h>
 
+#include "kernels/cuda/module.h"
+
 int
 fxc_failed (fx_cuda *c, cudaError_t e, const char *what, const char *file, int line)
 {
@@ -169,13 +171,9 @@ static int
 start (fx_cuda *c, int device)
 {
   cublasStatus_t s;
-  int n = 0, major = 0, minor = 0;
+  int major = 0, minor = 0;
 
-  FXC_TRY (c, cudaGetDeviceCount (&n));
-  if (device < 0 || device >= n)
-    return c->error (
-        FX_ERR_DEVICE, "cuda: there is no GPU number %d (%d found)", device, n);
-  FXC_TRY (c, cudaSetDevice (device));
+  FX_TRY (fxc_set_device (c, device));
   FXC_TRY (c, cudaDeviceGetAttribute (&major, cudaDevAttrComputeCapabilityMajor, device));
   FXC_TRY (c, cudaDeviceGetAttribute (&minor, cudaDevAttrComputeCapabilityMinor, device));
   FXC_TRY (c, cudaDeviceGetAttribute (&c->n_sms, cudaDevAttrMultiProcessorCount, device));
@@ -201,12 +199,10 @@ start (fx_cuda *c, int device)
   return FX_OK;
 }
 
-/* The module's only symbol. error: where messages go. */
-__attribute__ ((visibility ("default"))) fx_backend *
-fx_cuda_backend_new (int device, fx_dtype compute, fxc_error_func error);
+static fx_backend *backend_new (int device, fx_dtype compute, fxc_error_func error);
 
-fx_backend *
-fx_cuda_backend_new (int device, fx_dtype compute, fxc_error_func error)
+static fx_backend *
+backend_new (int device, fx_dtype compute, fxc_error_func error)
 {
   fx_cuda *c = calloc (1, sizeof *c);
 
@@ -222,3 +218,8 @@ fx_cuda_backend_new (int device, fx_dtype compute, fxc_error_func error)
   }
   return &c->base;
 }
+
+extern __attribute__ ((visibility ("default"))) const fx_cuda_module fx_cuda_module_info;
+
+const fx_cuda_module fx_cuda_module_info = {
+    FXC_VERSION, sizeof (fx_ops), sizeof (fx_backend), backend_new};

@@ -61,6 +61,8 @@ fxc (fx_backend *b)
 }
 
 int fxc_failed (fx_cuda *c, cudaError_t e, const char *what, const char *file, int line);
+/* Makes the GPU with this number the current one; else says what is missing to that. */
+int fxc_set_device (fx_cuda *c, int device);
 /* What the module's code for this device was compiled for, which may be less than the
  * device is: 75 for compute_75 PTX on a newer GPU. */
 int fxc_compiled_arch (fx_cuda *c, int *arch);
