@@ -93,6 +93,15 @@ flux_replace_write (FluxReplace *self, gconstpointer data, gsize length, GError 
   return TRUE;
 }
 
+gboolean
+flux_replace_sync (FluxReplace *self, GError **error)
+{
+  if (fsync (self->fd) == 0)
+    return TRUE;
+  self->failed = TRUE;
+  return fail (error, errno, self->path);
+}
+
 /* The new name is on disk only when the folder is. */
 static gboolean
 sync_folder (FluxReplace *self, GError **error)
@@ -118,8 +127,10 @@ finish (FluxReplace *self, GError **error)
         "Could not write '%s': an earlier part of it failed.", self->path);
     return FALSE;
   }
+  if (!flux_replace_sync (self, error))
+    return FALSE;
   /* Closed only afterwards, by the abort: the lock goes with it. */
-  if (fsync (self->fd) != 0 || g_rename (self->temporary, self->path) != 0)
+  if (g_rename (self->temporary, self->path) != 0)
     return fail (error, errno, self->path);
   g_clear_pointer (&self->temporary, g_free);
   return sync_folder (self, error);

@@ -17,6 +17,8 @@ FluxReplace *flux_replace_begin (const char *path, GError **error);
 /* After a failure nothing more need be written: commit or abort to clean up. */
 gboolean
 flux_replace_write (FluxReplace *self, gconstpointer data, gsize length, GError **error);
+/* Waits until what was written is on disk, so that the commit need not for long. */
+gboolean flux_replace_sync (FluxReplace *self, GError **error);
 /* Makes the new file durable and visible; frees self in every case. On failure the old
  * file is untouched and the temporary one is gone. */
 gboolean flux_replace_commit (FluxReplace *self, GError **error);

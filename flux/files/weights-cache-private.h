@@ -30,8 +30,13 @@ gboolean flux_cache_entry_check (FluxCacheEntry *self, FluxLoader *loader);
 
 /* Tells where the next buffer is that will be written. */
 void flux_cache_entry_place (FluxCacheEntry *self, fx_backend *b, void *p);
-/* Writes the entry from the buffers that were placed; a failure is the cache's warning.
- */
-void flux_cache_entry_write (FluxCacheEntry *self, FluxLoader *loader);
+/* Writes the entry from the buffers that were placed, with progress of its own. FALSE
+ * when that cancels; any other failure is the cache's warning. */
+gboolean
+flux_cache_entry_write (FluxCacheEntry *self, FluxLoader *loader, GError **error);
+
+/* Tells progress; FALSE when that cancels (weights.c). */
+gboolean
+flux_loader_report (FluxLoader *self, const char *what, gint percent, GError **error);
 
 G_END_DECLS

@@ -19,7 +19,8 @@
 #define DATA "weights"
 #define SUM "weights.sum" /* sorts behind DATA, and so is written after it */
 
-enum { LANES = 4, PIECE = 4 << 20, AUTO_BYTES = 256 << 20 };
+/* Writing asks for progress after each PIECE, and is on disk after each STRIDE. */
+enum { LANES = 4, PIECE = 4 << 20, STRIDE = 32 << 20, AUTO_BYTES = 256 << 20 };
 
 typedef struct {
   guint64 a[LANES], b[LANES];
@@ -282,19 +283,35 @@ make_room (FluxCacheEntry *self, const char *dir, GError **error)
   return FALSE;
 }
 
+/* For who waits, and may not want to. */
 static gboolean
-write_buffers (FluxCacheEntry *self, FluxReplace *file, GError **error)
+report (FluxLoader *loader, gsize done, gsize total, GError **error)
+{
+  g_autofree char *what = g_strconcat (
+      loader->what != NULL ? loader->what : "weights", " into the weights cache", NULL);
+
+  return flux_loader_report (
+      loader, what, (gint)(100.0 * (double)done / (double)total), error);
+}
+
+static gboolean
+write_buffers (
+    FluxCacheEntry *self, FluxLoader *loader, FluxReplace *file, GError **error)
 {
   g_autofree guint8 *piece = g_malloc (PIECE);
   Sum sum = {{0}, {0}};
+  gsize done = 0;
 
   for (guint i = 0; i < self->buffers->len; i++) {
     const Buffer *buffer = &g_array_index (self->buffers, Buffer, i);
 
     for (gsize at = 0; at < buffer->bytes; at += PIECE) {
       gsize n = MIN (buffer->bytes - at, PIECE);
-      int status = fx_download (buffer->b, piece, (guint8 *)buffer->p + at, n);
+      int status;
 
+      if (!report (loader, done, self->bytes, error))
+        return FALSE;
+      status = fx_download (buffer->b, piece, (guint8 *)buffer->p + at, n);
       if (status != FX_OK) {
         flux_error_from_fx (error, status, "Could not read the weights back");
         return FALSE;
@@ -302,13 +319,16 @@ write_buffers (FluxCacheEntry *self, FluxReplace *file, GError **error)
       sum_words (&sum, piece, n);
       if (!flux_replace_write (file, piece, n, error))
         return FALSE;
+      done += n;
+      if (done / STRIDE > (done - n) / STRIDE && !flux_replace_sync (file, error))
+        return FALSE;
     }
   }
   return flux_replace_write (file, &sum, sizeof sum, error);
 }
 
 static gboolean
-write_entry (FluxCacheEntry *self, const char *dir, GError **error)
+write_entry (FluxCacheEntry *self, FluxLoader *loader, GError **error)
 {
   const char *metadata[] = {
       "format", FORMAT, "model", self->fingerprint, "layout", self->digest, NULL};
@@ -319,27 +339,33 @@ write_entry (FluxCacheEntry *self, const char *dir, GError **error)
   g_autoptr (GString) header = NULL;
   g_autoptr (FluxReplace) file = NULL;
 
-  if (!make_room (self, dir, error))
+  if (!make_room (self, loader->cache->dir, error))
     return FALSE;
   header = flux_safetensors_layout (
       self->path, tensors, G_N_ELEMENTS (tensors), metadata, offsets, error);
   if (header == NULL || (file = flux_replace_begin (self->path, error)) == NULL)
     return FALSE;
   return flux_replace_write (file, header->str, header->len, error) &&
-         write_buffers (self, file, error) &&
+         write_buffers (self, loader, file, error) &&
          flux_replace_commit (g_steal_pointer (&file), error);
 }
 
-void
-flux_cache_entry_write (FluxCacheEntry *self, FluxLoader *loader)
+gboolean
+flux_cache_entry_write (FluxCacheEntry *self, FluxLoader *loader, GError **error)
 {
-  g_autoptr (GError) error = NULL;
+  g_autoptr (GError) failure = NULL;
 
   g_assert (self->placed == self->buffers->len);
-  if (!write_entry (self, loader->cache->dir, &error))
-    warn (loader->cache,
-        g_error_new (FLUX_ERROR, error->code,
-            "The quantised weights are not kept for the next start: %s Free some space, "
-            "or set weights-cache to another folder, or to off.",
-            error->message));
+  if (write_entry (self, loader, &failure))
+    return report (loader, 1, 1, error);
+  if (g_error_matches (failure, FLUX_ERROR, FLUX_ERROR_CANCELLED)) {
+    g_propagate_error (error, g_steal_pointer (&failure));
+    return FALSE;
+  }
+  warn (loader->cache,
+      g_error_new (FLUX_ERROR, failure->code,
+          "The quantised weights are not kept for the next start: %s Free some space, "
+          "or set weights-cache to another folder, or to off.",
+          failure->message));
+  return TRUE;
 }

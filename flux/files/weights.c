@@ -50,8 +50,7 @@ load_cached (FluxLoader *self, FluxLoadFunc load, gpointer model, GError **error
   }
   if (!load_again (self, load, model, error))
     return FALSE;
-  flux_cache_entry_write (self->entry, self);
-  return TRUE;
+  return flux_cache_entry_write (self->entry, self, error);
 }
 
 static gboolean
@@ -99,6 +98,15 @@ percent (const FluxLoader *self)
   return (gint)MIN (100.0, 100.0 * (double)self->bytes_done / (double)self->bytes_total);
 }
 
+gboolean
+flux_loader_report (FluxLoader *self, const char *what, gint percent, GError **error)
+{
+  if (self->progress == NULL || self->progress (what, percent, self->progress_data))
+    return TRUE;
+  g_set_error (error, FLUX_ERROR, FLUX_ERROR_CANCELLED, "Loading was cancelled.");
+  return FALSE;
+}
+
 /* Counts a tensor in: measured, it adds to the total; loaded, to what is done. */
 static gboolean
 count_bytes (FluxLoader *self, gsize bytes, GError **error)
@@ -110,13 +118,9 @@ count_bytes (FluxLoader *self, gsize bytes, GError **error)
     return TRUE;
   }
   self->bytes_done += bytes;
-  if (self->progress == NULL || percent (self) == before)
-    return TRUE;
-  if (self->progress (self->what != NULL ? self->what : "weights", percent (self),
-          self->progress_data))
-    return TRUE;
-  g_set_error (error, FLUX_ERROR, FLUX_ERROR_CANCELLED, "Loading was cancelled.");
-  return FALSE;
+  return percent (self) == before ||
+         flux_loader_report (
+             self, self->what != NULL ? self->what : "weights", percent (self), error);
 }
 
 /* Have the data of what was taken still to be made? */

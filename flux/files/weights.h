@@ -33,7 +33,8 @@ typedef struct {
   gboolean keep_dtype;       /* float weights of linear layers keep the file's type (16
                               * bits instead of 32 for a CPU that computes in fp32) */
   const char *what;          /* for progress: "transformer" */
-  FluxProgressFunc progress; /* may be NULL; called when the percentage changes */
+  FluxProgressFunc progress; /* may be NULL; called when the percentage changes, and while
+                              * the cache is written more often */
   gpointer progress_data;
   FluxWeightsCache *cache;       /* where quantised weights are kept, or NULL */
   gsize bytes_done, bytes_total; /* of the file; counted by the two passes */

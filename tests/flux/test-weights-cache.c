@@ -309,6 +309,65 @@ test_full_disk_is_a_warning (void)
   fixture_clear (&f);
 }
 
+typedef struct {
+  guint calls, cancel_at; /* of those about the cache; 0: never */
+  gint percent;
+} Progress;
+
+static gboolean
+on_progress (const char *what, gint percent, gpointer data)
+{
+  Progress *self = data;
+
+  if (strstr (what, "weights cache") == NULL)
+    return TRUE;
+  g_assert_true (g_str_has_prefix (what, "model "));
+  g_assert_cmpint (percent, >=, self->percent);
+  self->percent = percent;
+  return ++self->calls != self->cancel_at;
+}
+
+/* Asked before each piece, and after the last; nothing stays of what is cancelled. */
+static void
+test_write_tells_progress_and_can_be_cancelled (void)
+{
+  Progress progress = {0};
+  FluxLoader *l;
+  guint n_calls;
+  Fixture f;
+
+  fixture_init (&f);
+  l = &f.bench.loader;
+  l->progress = on_progress;
+  l->progress_data = &progress;
+  g_bytes_unref (load (&f, FX_Q_INT8, TRUE));
+  g_assert_cmpint (progress.percent, ==, 100);
+  n_calls = progress.calls;
+  g_assert_cmpuint (
+      n_calls, ==, 7 + 1); /* two weights' data and absmax, and three more */
+  g_bytes_unref (load (&f, FX_Q_INT8, TRUE));
+  g_assert_true (l->is_cached);
+  g_assert_cmpuint (progress.calls, ==, n_calls);
+  for (guint at = 1; at < n_calls; at++) {
+    g_autoptr (GError) error = NULL;
+    g_auto (GStrv) names = list (&f);
+
+    for (guint i = 0; names[i] != NULL; i++)
+      g_remove (names[i]);
+    progress = (Progress){.cancel_at = at};
+    fx_arena_clear (&f.bench.arena);
+    fx_arena_init (&f.bench.arena, f.bench.backend, "test");
+    g_assert_false (flux_loader_run (l, load_model, &f.model, &error));
+    g_assert_error (error, FLUX_ERROR, FLUX_ERROR_CANCELLED);
+    g_assert_null (f.cache->warning);
+    g_assert_cmpuint (progress.calls, ==, at);
+    g_strfreev (names);
+    names = list (&f);
+    g_assert_null (names[0]);
+  }
+  fixture_clear (&f);
+}
+
 /* A file of this name in the cache's folder, last written to so many seconds ago. */
 static char *
 age (Fixture *f, const char *name, gint64 seconds)
@@ -444,6 +503,8 @@ main (int argc, char **argv)
   g_test_add_func (
       "/weights-cache/damaged-entry-is-replaced", test_damaged_entry_is_replaced);
   g_test_add_func ("/weights-cache/full-disk-is-a-warning", test_full_disk_is_a_warning);
+  g_test_add_func ("/weights-cache/write-tells-progress-and-can-be-cancelled",
+      test_write_tells_progress_and_can_be_cancelled);
   g_test_add_func ("/weights-cache/folder-that-cannot-be-is-a-warning",
       test_folder_that_cannot_be_is_a_warning);
   g_test_add_func ("/weights-cache/what-a-killed-process-left-is-removed",
