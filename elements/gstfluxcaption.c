@@ -167,6 +167,13 @@ gst_flux_caption_is_first (GstFluxCaption *self, const gchar *key, const gchar *
   return TRUE;
 }
 
+/* Between layers. */
+static gboolean
+may_go_on (const char *what, gint percent, gpointer data)
+{
+  return !g_atomic_int_get (&((GstFluxCaption *)data)->cancel);
+}
+
 static gboolean
 load_weights (GstFluxCaption *self, GError **error)
 {
@@ -206,8 +213,8 @@ compute (GstFluxCaption *self, const gchar *caption, GError **error)
   n_text = (gsize)self->length * self->info.joint_dim;
   prompt_embeds = g_new0 (float, n_text);
   pooled = g_new0 (float, self->info.pooled_dim);
-  if (!flux_text_encode (
-          self->encoder, caption, self->length, prompt_embeds, pooled, error)) {
+  if (!flux_text_encode (self->encoder, caption, self->length, prompt_embeds, pooled,
+          may_go_on, self, error)) {
     g_free (prompt_embeds);
     g_free (pooled);
     return NULL;

@@ -239,7 +239,7 @@ gst_flux_progress_update (const char *what, gint percent, gpointer data)
 
   if (self->cancel != NULL && g_atomic_int_get (self->cancel))
     return FALSE;
-  if (percent != self->percent) {
+  if (percent >= 0 && percent != self->percent) {
     text = g_strdup_printf ("%s (%d %%)", what, percent);
     type = self->percent < 0 ? GST_PROGRESS_TYPE_START : GST_PROGRESS_TYPE_CONTINUE;
     self->percent = percent;

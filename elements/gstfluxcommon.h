@@ -83,7 +83,8 @@ typedef struct {
 
 void gst_flux_progress_init (
     GstFluxProgress *self, GstElement *element, const gchar *code, gint *cancel);
-/* A FluxProgressFunc; data is the GstFluxProgress. FALSE when it is cancelled. */
+/* A FluxProgressFunc; data is the GstFluxProgress. FALSE when it is cancelled. percent
+ * below 0 posts nothing. */
 gboolean gst_flux_progress_update (const char *what, gint percent, gpointer data);
 /* Ends what was started; error: why it failed, or NULL. Post the error first. */
 void

@@ -49,7 +49,7 @@ show (const char *what, gint percent, gpointer data)
   if (g_atomic_int_get (&self->cancelled) || g_atomic_int_get (&self->finish))
     return FALSE;
   /* Below 0: it is not known yet that there is anything to download. */
-  return percent < 0 || gst_flux_progress_update (what, percent, &self->progress);
+  return gst_flux_progress_update (what, percent, &self->progress);
 }
 
 gchar *

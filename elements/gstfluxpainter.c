@@ -21,7 +21,7 @@ struct _GstFluxPainter {
   FluxLora *lora;    /* a view of the trainer's, or NULL */
   GHashTable *files; /* hf:// location to path, or NULL; not owned */
   GstFluxProgress progress;
-  GstFluxProgress opening; /* again, before a picture */
+  GstFluxProgress opening; /* what is loaded for a picture */
 };
 
 /* ---- adapters ---- */
@@ -164,16 +164,16 @@ open_progress (const char *what, gint percent, gpointer data)
          gst_flux_progress_update (what, percent, &self->progress);
 }
 
-/* A transformer that takes turns with text encoders and VAE. */
+/* Of text encoders, and of a transformer that takes turns with them and the VAE. */
 static gboolean
-reopen_progress (const char *what, gint percent, gpointer data)
+load_progress (const char *what, gint percent, gpointer data)
 {
   GstFluxPainter *self = data;
   gboolean ok = self->may_go_on (self->data) &&
                 gst_flux_progress_update (what, percent, &self->opening);
 
   if (ok && percent >= 100)
-    gst_flux_progress_end (&self->opening, "model", NULL);
+    gst_flux_progress_end (&self->opening, what, NULL);
   return ok;
 }
 
@@ -192,7 +192,7 @@ gst_flux_painter_new (GstElement *element, const FluxModelKey *key, fx_qtype tex
   gst_flux_progress_end (&self->progress, "model", failure);
   if (failure == NULL) {
     flux_sampler_set_cache (self->sampler, key->cache);
-    flux_sampler_set_progress (self->sampler, reopen_progress, self);
+    flux_sampler_set_progress (self->sampler, load_progress, self);
     return self;
   }
   g_propagate_error (error, failure);
@@ -213,6 +213,7 @@ gst_flux_painter_new_shared (GstElement *element, FluxModel *model, const gchar 
   if (self->sampler != NULL &&
       flux_sampler_set_loras (self->sampler, &self->lora, 1, error)) {
     flux_sampler_set_cache (self->sampler, cache);
+    flux_sampler_set_progress (self->sampler, load_progress, self);
     return self;
   }
   gst_flux_painter_free (self);

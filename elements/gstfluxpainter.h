@@ -11,7 +11,8 @@ G_BEGIN_DECLS
 
 typedef struct _GstFluxPainter GstFluxPainter;
 
-/* Asked between steps and while loading; FALSE gives up with FLUX_ERROR_CANCELLED. */
+/* Asked between steps, while loading and while prompts are encoded; FALSE gives up with
+ * FLUX_ERROR_CANCELLED. */
 typedef gboolean (*GstFluxPainterFunc) (gpointer data);
 
 /* key->cache, also for the text encoders, is borrowed. own: a copy of the model for

@@ -358,6 +358,7 @@ flow_of (GstFluxSamplerSrc *self, GError *error)
   if (error == NULL)
     return GST_FLOW_OK;
   if (g_error_matches (error, FLUX_ERROR, FLUX_ERROR_CANCELLED)) {
+    GST_DEBUG_OBJECT (self, "stopped: %s", error->message);
     g_error_free (error);
     return g_atomic_int_get (&self->unlocked) ? GST_FLOW_FLUSHING : GST_FLOW_EOS;
   }

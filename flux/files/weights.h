@@ -15,7 +15,7 @@
 
 G_BEGIN_DECLS
 
-/* percent 0..100; FALSE cancels. */
+/* percent 0..100, or below 0 when it is only asked whether to go on; FALSE cancels. */
 typedef gboolean (*FluxProgressFunc) (const char *what, gint percent, gpointer data);
 
 typedef struct {

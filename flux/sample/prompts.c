@@ -15,6 +15,8 @@ struct _FluxPrompts {
   GHashTable *known;        /* "tokens:prompt" -> FluxPromptEmbedding */
   GQueue latest;            /* keys of known, the oldest first */
   guint room;
+  FluxProgressFunc progress; /* or NULL */
+  gpointer progress_data;
 };
 
 static void
@@ -66,6 +68,13 @@ flux_prompts_set_cache (FluxPrompts *self, FluxWeightsCache *cache)
 }
 
 void
+flux_prompts_set_progress (FluxPrompts *self, FluxProgressFunc progress, gpointer data)
+{
+  self->progress = progress;
+  self->progress_data = data;
+}
+
+void
 flux_prompts_free_encoder (FluxPrompts *self)
 {
   g_clear_pointer (&self->encoder, flux_text_encoder_free);
@@ -78,8 +87,8 @@ encode (FluxPrompts *self, const char *prompt, int text_tokens, GError **error)
   FluxPromptEmbedding *e;
 
   if (self->encoder == NULL)
-    self->encoder = flux_text_encoder_load (
-        self->dir, self->backend, self->qtype, self->cache, NULL, NULL, error);
+    self->encoder = flux_text_encoder_load (self->dir, self->backend, self->qtype,
+        self->cache, self->progress, self->progress_data, error);
   if (self->encoder == NULL)
     return NULL;
   info = flux_text_encoder_get_info (self->encoder);
@@ -87,8 +96,8 @@ encode (FluxPrompts *self, const char *prompt, int text_tokens, GError **error)
   e->text_tokens = text_tokens;
   e->prompt_embeds = g_new (float, (gsize)text_tokens *(gsize)info->joint_dim);
   e->pooled = g_new (float, (gsize)info->pooled_dim);
-  if (!flux_text_encode (
-          self->encoder, prompt, text_tokens, e->prompt_embeds, e->pooled, error)) {
+  if (!flux_text_encode (self->encoder, prompt, text_tokens, e->prompt_embeds, e->pooled,
+          self->progress, self->progress_data, error)) {
     embedding_free (e);
     return NULL;
   }

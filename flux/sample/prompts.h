@@ -29,6 +29,10 @@ gboolean flux_prompts_has (FluxPrompts *self, const char *prompt, int text_token
 void flux_prompts_set_room (FluxPrompts *self, guint n);
 /* For the weights of T5; borrowed, or NULL. */
 void flux_prompts_set_cache (FluxPrompts *self, FluxWeightsCache *cache);
+/* Is told of loading the encoders, and asked between their layers (percent -1); FALSE
+ * gives up with FLUX_ERROR_CANCELLED. Or NULL. */
+void
+flux_prompts_set_progress (FluxPrompts *self, FluxProgressFunc progress, gpointer data);
 void flux_prompts_free_encoder (FluxPrompts *self);
 
 G_END_DECLS

@@ -104,6 +104,7 @@ flux_sampler_set_progress (FluxSampler *self, FluxProgressFunc progress, gpointe
 {
   self->progress = progress;
   self->progress_data = data;
+  flux_prompts_set_progress (self->prompts, progress, data);
 }
 
 gboolean
@@ -291,10 +292,10 @@ run_locked (FluxSampler *self, const FluxSampleRequest *r, float *image,
   if (!flux_prompts_has (self->prompts, prompt, text_tokens_of (r)))
     make_room (self);
   text = flux_prompts_get (self->prompts, prompt, text_tokens_of (r), error);
-  if (text == NULL)
-    return FALSE;
   if (!self->keep_models)
     flux_prompts_free_encoder (self->prompts);
+  if (text == NULL)
+    return FALSE;
   packed = g_new (float, (gsize)channels *(gsize)h *(gsize)w);
   flux_sampler_noise (r->seed, r->noise_dtype, channels, h, w, packed);
   return denoise (self, r, text->prompt_embeds, text->pooled, packed, !keep_lock, func,

@@ -54,7 +54,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxSampler, flux_sampler_free)
 void flux_sampler_set_keep_models (FluxSampler *self, gboolean keep);
 /* For the weights of the text encoders; borrowed, or NULL. */
 void flux_sampler_set_cache (FluxSampler *self, FluxWeightsCache *cache);
-/* Is told of loading the transformer of FLUX_OFFLOAD_MODEL, and may stop it. */
+/* Is told of loading the text encoders and the transformer of FLUX_OFFLOAD_MODEL, and
+ * asked between the encoders' layers (percent -1); may stop them. */
 void
 flux_sampler_set_progress (FluxSampler *self, FluxProgressFunc progress, gpointer data);
 /* Encodes prompts ahead, in one load of the text encoders; takes the model's lock. The

@@ -255,40 +255,52 @@ run_layer (FluxClip *self, const ClipLayer *l, const fx_attn *attn)
 }
 
 static int
-run (FluxClip *self, const gint32 *ids, const gint32 *places, float *pooled)
+embed_tokens (FluxClip *self, const gint32 *ids)
+{
+  fx_backend *b = self->backend;
+  g_autofree gint32 *places = g_new (gint32, (gsize)self->config.positions);
+
+  for (int i = 0; i < self->config.positions; i++)
+    places[i] = i;
+  FX_TRY (fx_gather (b, self->x, self->tokens, ids));
+  FX_TRY (fx_gather (b, self->h, self->positions, places));
+  return fx_gate_residual (b, self->x, self->x, self->h, NULL);
+}
+
+static int
+read_pooled (FluxClip *self, const gint32 *ids, float *pooled)
 {
   const FluxClipConfig *c = &self->config;
-  fx_backend *b = self->backend;
+  int eos = find_eos (c, ids);
+  fx_mat row = fx_rows (self->h, eos, 1);
+
+  FX_TRY (fx_layernorm (self->backend, row, fx_rows (self->x, eos, 1), self->norm_weight,
+      self->norm_bias, c->eps));
+  return flux_text_download (self->backend, row, pooled);
+}
+
+gboolean
+flux_clip_encode (FluxClip *self, const gint32 *ids, float *pooled,
+    FluxProgressFunc progress, gpointer data, GError **error)
+{
+  const FluxClipConfig *c = &self->config;
   int head_dim = c->hidden / c->heads;
   fx_attn attn = {.heads = c->heads,
       .head_dim = head_dim,
       .scale = 1.0f / sqrtf ((float)head_dim),
       .causal = true};
-  fx_mat row;
-
-  FX_TRY (fx_gather (b, self->x, self->tokens, ids));
-  FX_TRY (fx_gather (b, self->h, self->positions, places));
-  FX_TRY (fx_gate_residual (b, self->x, self->x, self->h, NULL));
-  for (int i = 0; i < c->layers; i++)
-    FX_TRY (run_layer (self, &self->layers[i], &attn));
-  row = fx_rows (self->h, find_eos (c, ids), 1);
-  FX_TRY (fx_layernorm (b, row, fx_rows (self->x, find_eos (c, ids), 1),
-      self->norm_weight, self->norm_bias, c->eps));
-  return flux_text_download (b, row, pooled);
-}
-
-gboolean
-flux_clip_encode (FluxClip *self, const gint32 *ids, float *pooled, GError **error)
-{
-  const FluxClipConfig *c = &self->config;
-  g_autofree gint32 *places = g_new (gint32, (gsize)c->positions);
   int status;
 
   if (!flux_text_check_ids (ids, c->positions, c->vocabulary, "CLIP", error))
     return FALSE;
-  for (int i = 0; i < c->positions; i++)
-    places[i] = i;
-  status = run (self, ids, places, pooled);
+  status = embed_tokens (self, ids);
+  for (int i = 0; i < c->layers && status == FX_OK; i++) {
+    if (!flux_text_may_go_on ("CLIP", progress, data, error))
+      return FALSE;
+    status = run_layer (self, &self->layers[i], &attn);
+  }
+  if (status == FX_OK)
+    status = read_pooled (self, ids, pooled);
   if (status != FX_OK)
     flux_error_from_fx (error, status, "CLIP failed");
   return status == FX_OK;

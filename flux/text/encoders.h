@@ -29,10 +29,10 @@ void flux_clip_free (FluxClip *self);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxClip, flux_clip_free)
 const FluxClipConfig *flux_clip_get_config (FluxClip *self);
 /* ids [positions] -> pooled, host [hidden]: the final norm's row at the end-of-text
- * token.
+ * token. progress, or NULL, is asked before each layer.
  */
-gboolean
-flux_clip_encode (FluxClip *self, const gint32 *ids, float *pooled, GError **error);
+gboolean flux_clip_encode (FluxClip *self, const gint32 *ids, float *pooled,
+    FluxProgressFunc progress, gpointer data, GError **error);
 
 /* ---- T5 v1.1 encoder ---- */
 
@@ -57,9 +57,9 @@ const fx_arena *flux_t5_get_weights (FluxT5 *self);
 /* On the device: weights, and room for the longest text so far. */
 gsize flux_t5_get_bytes (FluxT5 *self);
 /* ids [tokens] -> embeds, host [tokens, d_model]; every token is seen, padding included.
- */
-gboolean flux_t5_encode (
-    FluxT5 *self, const gint32 *ids, int tokens, float *embeds, GError **error);
+ * progress, or NULL, is asked before each layer. */
+gboolean flux_t5_encode (FluxT5 *self, const gint32 *ids, int tokens, float *embeds,
+    FluxProgressFunc progress, gpointer data, GError **error);
 /* The bucket of a key `distance` tokens after the query, both directions;
  * transformers models/t5/modeling_t5.py, T5Attention._relative_position_bucket. */
 int flux_t5_bucket (int distance, int buckets, int max_distance);
@@ -68,6 +68,9 @@ int flux_t5_bucket (int distance, int buckets, int max_distance);
 
 /* Rows of m, in the backend's compute dtype or fp32, to host floats. */
 int flux_text_download (fx_backend *b, fx_mat m, float *out);
+/* FALSE with FLUX_ERROR_CANCELLED when progress, which may be NULL, says so. */
+gboolean flux_text_may_go_on (
+    const char *what, FluxProgressFunc progress, gpointer data, GError **error);
 /* An id outside of the vocabulary is an error naming `what`. */
 gboolean flux_text_check_ids (
     const gint32 *ids, int n, int vocabulary, const char *what, GError **error);

@@ -367,30 +367,39 @@ run_layer (FluxT5 *self, const T5Layer *l, const fx_attn *attn)
 }
 
 static int
-run (FluxT5 *self, const gint32 *ids, int tokens, float *embeds)
+embed_tokens (FluxT5 *self, const gint32 *ids, int tokens)
 {
-  const FluxT5Config *c = &self->config;
-  fx_attn attn = {.heads = c->heads, .head_dim = c->d_kv, .scale = 1.0f};
-
   FX_TRY (reserve_buffers (self, tokens));
   FX_TRY (make_bias (self, tokens));
-  attn.bias = self->bias;
-  FX_TRY (fx_gather (self->backend, self->x, self->tokens, ids));
-  for (int i = 0; i < c->layers; i++)
-    FX_TRY (run_layer (self, &self->layers[i], &attn));
-  FX_TRY (fx_rmsnorm (self->backend, self->h, self->x, self->norm, c->eps));
+  return fx_gather (self->backend, self->x, self->tokens, ids);
+}
+
+static int
+read_embeds (FluxT5 *self, float *embeds)
+{
+  FX_TRY (fx_rmsnorm (self->backend, self->h, self->x, self->norm, self->config.eps));
   return flux_text_download (self->backend, self->h, embeds);
 }
 
 gboolean
-flux_t5_encode (
-    FluxT5 *self, const gint32 *ids, int tokens, float *embeds, GError **error)
+flux_t5_encode (FluxT5 *self, const gint32 *ids, int tokens, float *embeds,
+    FluxProgressFunc progress, gpointer data, GError **error)
 {
+  const FluxT5Config *c = &self->config;
+  fx_attn attn = {.heads = c->heads, .head_dim = c->d_kv, .scale = 1.0f};
   int status;
 
-  if (!flux_text_check_ids (ids, tokens, self->config.vocabulary, "T5", error))
+  if (!flux_text_check_ids (ids, tokens, c->vocabulary, "T5", error))
     return FALSE;
-  status = run (self, ids, tokens, embeds);
+  status = embed_tokens (self, ids, tokens);
+  attn.bias = self->bias;
+  for (int i = 0; i < c->layers && status == FX_OK; i++) {
+    if (!flux_text_may_go_on ("T5", progress, data, error))
+      return FALSE;
+    status = run_layer (self, &self->layers[i], &attn);
+  }
+  if (status == FX_OK)
+    status = read_embeds (self, embeds);
   if (status != FX_OK)
     flux_error_from_fx (error, status, "T5 failed");
   return status == FX_OK;

@@ -46,6 +46,17 @@ flux_text_check_ids (
 }
 
 gboolean
+flux_text_may_go_on (
+    const char *what, FluxProgressFunc progress, gpointer data, GError **error)
+{
+  if (progress == NULL || progress (what, -1, data))
+    return TRUE;
+  g_set_error (
+      error, FLUX_ERROR, FLUX_ERROR_CANCELLED, "Encoding with %s was cancelled.", what);
+  return FALSE;
+}
+
+gboolean
 flux_text_read_info (const char *dir, FluxTextInfo *info, GError **error)
 {
   g_autofree char *clip_dir = g_build_filename (dir, "text_encoder", NULL);
@@ -99,7 +110,8 @@ flux_text_encoder_get_info (FluxTextEncoder *self)
 
 gboolean
 flux_text_encode (FluxTextEncoder *self, const char *prompt, int max_sequence_length,
-    float *prompt_embeds, float *pooled, GError **error)
+    float *prompt_embeds, float *pooled, FluxProgressFunc progress, gpointer data,
+    GError **error)
 {
   int positions = flux_clip_get_config (self->clip)->positions;
   g_autofree gint32 *clip_ids = g_new (gint32, (gsize)positions);
@@ -116,6 +128,7 @@ flux_text_encode (FluxTextEncoder *self, const char *prompt, int max_sequence_le
              self->clip_tokenizer, prompt, -1, (guint)positions, clip_ids, NULL, error) &&
          flux_t5_tokenizer_encode (self->t5_tokenizer, prompt, -1,
              (guint)max_sequence_length, t5_ids, NULL, error) &&
-         flux_clip_encode (self->clip, clip_ids, pooled, error) &&
-         flux_t5_encode (self->t5, t5_ids, max_sequence_length, prompt_embeds, error);
+         flux_clip_encode (self->clip, clip_ids, pooled, progress, data, error) &&
+         flux_t5_encode (
+             self->t5, t5_ids, max_sequence_length, prompt_embeds, progress, data, error);
 }

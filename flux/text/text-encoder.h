@@ -28,8 +28,10 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxTextEncoder, flux_text_encoder_free)
 const FluxTextInfo *flux_text_encoder_get_info (FluxTextEncoder *self);
 
 /* prompt: UTF-8. prompt_embeds: host [max_sequence_length, joint_dim]; pooled: host
- * [pooled_dim]. */
+ * [pooled_dim]. progress, or NULL, is asked before each layer of both (percent -1); FALSE
+ * gives up with FLUX_ERROR_CANCELLED. */
 gboolean flux_text_encode (FluxTextEncoder *self, const char *prompt,
-    int max_sequence_length, float *prompt_embeds, float *pooled, GError **error);
+    int max_sequence_length, float *prompt_embeds, float *pooled,
+    FluxProgressFunc progress, gpointer data, GError **error);
 
 G_END_DECLS

@@ -291,8 +291,8 @@ test_compute (gconstpointer suffix)
   g_assert_true (flux_text_read_info (model, &info, NULL));
   embeds = g_new (float, TEST_TOKENS *info.joint_dim);
   pooled = g_new (float, info.pooled_dim);
-  g_assert_true (
-      flux_text_encode (encoder, "red apple", TEST_TOKENS, embeds, pooled, NULL));
+  g_assert_true (flux_text_encode (
+      encoder, "red apple", TEST_TOKENS, embeds, pooled, NULL, NULL, NULL));
   gst_memory_map (gst_buffer_peek_memory (first, 1), &map, GST_MAP_READ);
   g_assert_cmpmem (
       map.data, map.size, embeds, sizeof (float) * TEST_TOKENS * info.joint_dim);

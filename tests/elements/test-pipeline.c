@@ -197,8 +197,8 @@ test_captions_stay (void)
     dot = strrchr (caption, '.');
     *dot = '\0';
     g_assert_cmpstr (b->caption, ==, caption);
-    g_assert_true (
-        flux_text_encode (encoder, caption, TEST_TOKENS, embeds, pooled, NULL));
+    g_assert_true (flux_text_encode (
+        encoder, caption, TEST_TOKENS, embeds, pooled, NULL, NULL, NULL));
     for (guint k = 0; k < 3; k++)
       g_assert_true (g_bytes_equal (a->memories[k], b->memories[k]));
     g_assert_cmpmem (embeds, n * sizeof (float), g_bytes_get_data (b->memories[1], NULL),

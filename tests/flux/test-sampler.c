@@ -187,6 +187,60 @@ test_cancel (Fixture *f, gconstpointer data)
   g_assert_cmpmem (rgb, 3 * 64 * 48, g_bytes_get_data (first, NULL), 3 * 64 * 48);
 }
 
+typedef struct {
+  int calls, asked, stop_at; /* asked: without a percentage */
+} Progress;
+
+static gboolean
+count_progress (const char *what, gint percent, gpointer data)
+{
+  Progress *p = data;
+
+  p->asked += percent < 0;
+  return ++p->calls != p->stop_at;
+}
+
+/* While the text encoders load (the first and the last call), before their first and
+ * their last layer; before any step. Then a picture is the same as ever. */
+static void
+test_cancel_texts (Fixture *f, gconstpointer data)
+{
+  g_autoptr (GBytes) first = NULL;
+  g_autofree guint8 *rgb = g_malloc0 (3 * 64 * 48);
+  g_autofree char *dir = test_model_dir ();
+  Progress whole = {0};
+  int loading;
+
+  flux_sampler_set_keep_models (f->sampler, FALSE);
+  first = picture (f);
+  flux_sampler_set_progress (f->sampler, count_progress, &whole);
+  f->r.prompt = "cat face";
+  g_bytes_unref (picture (f));
+  loading = whole.calls - whole.asked;
+  g_assert_cmpint (loading, >, 2);
+  g_assert_cmpint (whole.asked, >, 1);
+  for (int i = 0; i < 4; i++) {
+    const int stops[] = {1, loading, loading + 1, whole.calls};
+    g_autoptr (FluxSampler) sampler = flux_sampler_new (f->model, dir, FX_Q_NONE, NULL);
+    g_autoptr (GError) error = NULL;
+    Progress p = {.stop_at = stops[i]};
+    Calls steps = {0, 0, -1};
+
+    flux_sampler_set_progress (sampler, count_progress, &p);
+    g_assert_false (flux_sampler_run (
+        sampler, &f->r, rgb, 3 * 64, FALSE, count_calls, &steps, &error));
+    g_assert_error (error, FLUX_ERROR, FLUX_ERROR_CANCELLED);
+    g_assert_cmpint (p.calls, ==, stops[i]);
+    g_assert_cmpint (steps.calls, ==, 0);
+    g_clear_error (&error);
+    f->r.prompt = "red apple";
+    flux_sampler_run (sampler, &f->r, rgb, 3 * 64, FALSE, NULL, NULL, &error);
+    g_assert_no_error (error);
+    g_assert_cmpmem (rgb, 3 * 64 * 48, g_bytes_get_data (first, NULL), 3 * 64 * 48);
+    f->r.prompt = "cat face";
+  }
+}
+
 /* Adapters with effects of their own: A is drawn, and B is given values. */
 static FluxLora *
 make_lora (Fixture *f, guint64 seed, float multiplier)
@@ -365,6 +419,7 @@ main (int argc, char **argv)
   ADD ("settings", test_settings);
   ADD ("stride", test_stride);
   ADD ("cancel", test_cancel);
+  ADD ("cancel-texts", test_cancel_texts);
   ADD ("several-adapters", test_loras);
   ADD ("lock", test_lock);
   ADD ("encode-ahead", test_encode_ahead);

@@ -70,7 +70,7 @@ test_embeddings (void)
     g_autofree float *embeds = g_new (float, n);
     g_autofree float *pooled = g_new (float, (gsize)info->pooled_dim);
     flux_text_encode (encoder, json_array_get_string_element (prompts, i), length, embeds,
-        pooled, &error);
+        pooled, NULL, NULL, &error);
     g_assert_no_error (error);
     g_assert_cmpfloat (golden_relative_error (file, embeds_key, embeds, n), <=, BOUND);
     g_assert_cmpfloat (
@@ -134,11 +134,11 @@ check_clip (const char *name)
   clip = flux_clip_load (dir, b, NULL, NULL, &error);
   g_assert_no_error (error);
   memcpy (ids, flux_safetensors_lookup (expected, ids_key)->data, sizeof ids);
-  flux_clip_encode (clip, ids, pooled, &error);
+  flux_clip_encode (clip, ids, pooled, NULL, NULL, &error);
   g_assert_no_error (error);
   g_assert_cmpfloat (golden_relative_error (expected, pooled_key, pooled, 20), <=, BOUND);
   ids[3] = 64; /* beyond the vocabulary */
-  g_assert_false (flux_clip_encode (clip, ids, pooled, &error));
+  g_assert_false (flux_clip_encode (clip, ids, pooled, NULL, NULL, &error));
   g_assert_error (error, FLUX_ERROR, FLUX_ERROR_MISMATCH);
   g_clear_pointer (&clip, flux_clip_free);
   fx_backend_free (b);
@@ -173,14 +173,14 @@ test_t5_of_300_tokens (void)
   t5 = flux_t5_load (dir, b, FX_Q_NONE, NULL, NULL, NULL, &error);
   g_assert_no_error (error);
   memcpy (ids, flux_safetensors_lookup (expected, "t5.ids")->data, sizeof ids);
-  flux_t5_encode (t5, ids, TOKENS, embeds, &error);
+  flux_t5_encode (t5, ids, TOKENS, embeds, NULL, NULL, &error);
   g_assert_no_error (error);
   g_assert_cmpfloat (
       golden_relative_error (expected, "t5.embeds", embeds, TOKENS * DIM), <=, BOUND);
   /* A short text in between changes nothing. */
-  flux_t5_encode (t5, ids, 5, again, &error);
+  flux_t5_encode (t5, ids, 5, again, NULL, NULL, &error);
   g_assert_no_error (error);
-  flux_t5_encode (t5, ids, TOKENS, again, &error);
+  flux_t5_encode (t5, ids, TOKENS, again, NULL, NULL, &error);
   g_assert_no_error (error);
   g_assert_cmpmem (embeds, TOKENS * DIM * 4, again, TOKENS * DIM * 4);
   g_clear_pointer (&t5, flux_t5_free);
@@ -204,7 +204,7 @@ check_t5_quantised (fx_qtype qtype, const char *key)
   t5 = flux_t5_load (dir, b, qtype, NULL, NULL, NULL, &error);
   g_assert_no_error (error);
   memcpy (ids, flux_safetensors_lookup (expected, "t5.ids")->data, sizeof ids);
-  flux_t5_encode (t5, ids, TOKENS, embeds, &error);
+  flux_t5_encode (t5, ids, TOKENS, embeds, NULL, NULL, &error);
   g_assert_no_error (error);
   g_assert_cmpfloat (
       golden_relative_error (expected, key, embeds, TOKENS * DIM), <=, BOUND);
@@ -255,14 +255,99 @@ test_limits_are_named (void)
     g_assert_true (flux_text_read_info (model, &info, &error));
     g_assert_cmpint (info.joint_dim, ==, 192);
     g_assert_cmpint (info.pooled_dim, ==, 128);
-    g_assert_true (flux_text_encode (encoder, "a", 1, embeds, pooled, &error));
-    g_assert_false (flux_text_encode (encoder, "a", 513, embeds, pooled, &error));
+    g_assert_true (
+        flux_text_encode (encoder, "a", 1, embeds, pooled, NULL, NULL, &error));
+    g_assert_false (
+        flux_text_encode (encoder, "a", 513, embeds, pooled, NULL, NULL, &error));
     g_assert_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS);
     g_clear_error (&error);
-    g_assert_false (flux_text_encode (encoder, "a", 0, embeds, pooled, &error));
+    g_assert_false (
+        flux_text_encode (encoder, "a", 0, embeds, pooled, NULL, NULL, &error));
     g_assert_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS);
     g_clear_pointer (&encoder, flux_text_encoder_free);
   }
+  fx_backend_free (b);
+}
+
+static char *
+example_model (void)
+{
+  return g_build_filename (
+      g_getenv ("FLUX_TEST_SRC"), "..", "examples", "models", "tiny-flux-emoji", NULL);
+}
+
+typedef struct {
+  int calls, stop_at; /* the call that says no; 0: none */
+  int asked;          /* of calls, those without a percentage */
+} Progress;
+
+static gboolean
+count_progress (const char *what, gint percent, gpointer data)
+{
+  Progress *p = data;
+
+  p->asked += percent < 0;
+  return ++p->calls != p->stop_at;
+}
+
+/* At the first call, in CLIP's, in T5's, at the last: nothing is called afterwards. */
+static void
+test_loading_can_be_cancelled (void)
+{
+  g_autofree char *model = example_model ();
+  fx_backend *b = fx_cpu_new (1);
+  g_autoptr (FluxTextEncoder) encoder = NULL;
+  g_autoptr (GError) error = NULL;
+  Progress whole = {0};
+
+  encoder =
+      flux_text_encoder_load (model, b, FX_Q_NF4, NULL, count_progress, &whole, &error);
+  g_assert_no_error (error);
+  g_assert_cmpint (whole.asked, ==, 0);
+  for (int i = 0; i <= 4; i++) {
+    Progress p = {.stop_at = MAX (1, whole.calls * i / 4)};
+
+    g_assert_null (
+        flux_text_encoder_load (model, b, FX_Q_NF4, NULL, count_progress, &p, &error));
+    g_assert_error (error, FLUX_ERROR, FLUX_ERROR_CANCELLED);
+    g_assert_cmpint (p.calls, ==, p.stop_at);
+    g_clear_error (&error);
+  }
+  g_clear_pointer (&encoder, flux_text_encoder_free);
+  fx_backend_free (b);
+}
+
+/* Before each of the 3 layers of CLIP and of T5, without a trace in what comes next. */
+static void
+test_encoding_can_be_cancelled (void)
+{
+  enum { TOKENS = 7, LAYERS = 6 };
+  g_autofree char *model = example_model ();
+  fx_backend *b = fx_cpu_new (1);
+  g_autoptr (FluxTextEncoder) encoder = NULL;
+  g_autoptr (GError) error = NULL;
+  float want[TOKENS * 192], embeds[TOKENS * 192], pooled[128];
+
+  encoder = flux_text_encoder_load (model, b, FX_Q_NONE, NULL, NULL, NULL, &error);
+  g_assert_no_error (error);
+  g_assert_true (
+      flux_text_encode (encoder, "a", TOKENS, want, pooled, NULL, NULL, &error));
+  for (int i = 1; i <= LAYERS; i++) {
+    Progress p = {.stop_at = i};
+
+    g_assert_false (flux_text_encode (
+        encoder, "b", TOKENS, embeds, pooled, count_progress, &p, &error));
+    g_assert_error (error, FLUX_ERROR, FLUX_ERROR_CANCELLED);
+    g_assert_cmpint (p.calls, ==, i);
+    g_clear_error (&error);
+    p = (Progress){0};
+    g_assert_true (flux_text_encode (
+        encoder, "a", TOKENS, embeds, pooled, count_progress, &p, &error));
+    g_assert_cmpint (p.calls, ==, LAYERS);
+    g_assert_cmpint (p.asked, ==, LAYERS);
+    g_assert_cmpmem (embeds, sizeof embeds, want, sizeof want);
+  }
+  g_clear_pointer (&encoder, flux_text_encoder_free);
   fx_backend_free (b);
 }
 
@@ -281,7 +366,7 @@ plan_in (fx_dtype compute)
     FluxTextEncoder *encoder =
         flux_text_encoder_load (model, b, FX_Q_NF4, NULL, NULL, NULL, &error);
     g_assert_no_error (error);
-    flux_text_encode (encoder, "a", 7, embeds, pooled, &error);
+    flux_text_encode (encoder, "a", 7, embeds, pooled, NULL, NULL, &error);
     g_assert_no_error (error);
     flux_text_encoder_free (encoder);
   }
@@ -367,6 +452,8 @@ main (int argc, char **argv)
   g_test_add_func ("/text/limits-are-named", test_limits_are_named);
   g_test_add_func (
       "/text/bad-configurations-are-named", test_bad_configurations_are_named);
+  g_test_add_func ("/text/loading-can-be-cancelled", test_loading_can_be_cancelled);
+  g_test_add_func ("/text/encoding-can-be-cancelled", test_encoding_can_be_cancelled);
   g_test_add_func ("/text/plan-in-bf16", test_plan_in_bf16);
   g_test_add_func ("/text/plan-in-fp16", test_plan_in_fp16);
   return g_test_run ();

@@ -174,8 +174,8 @@ denoise (Sample *s, float *packed, float *image, GError **error)
 
   flux_sampler_noise (r->seed, r->noise_dtype, s->channels, r->height / s->downscale,
       r->width / s->downscale, packed);
-  return flux_text_encode (
-             s->text, r->prompt, r->max_sequence_length, embeds, pooled, error) &&
+  return flux_text_encode (s->text, r->prompt, r->max_sequence_length, embeds, pooled,
+             NULL, NULL, error) &&
          flux_sampler_denoise (
              s->sampler, r, embeds, pooled, packed, NULL, NULL, error) &&
          flux_sampler_decode (s->sampler, packed, r->width, r->height, image, error);

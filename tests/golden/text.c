@@ -81,7 +81,7 @@ compare_embeddings (Text *t, const char *index, const char *prompt)
   got_embeds = g_new (float, n_embeds);
   got_pooled = g_new (float, n_pooled);
   if (!flux_text_encode (t->encoder, prompt, (int)(n_embeds / (gsize)t->info.joint_dim),
-          got_embeds, got_pooled, &error)) {
+          got_embeds, got_pooled, NULL, NULL, &error)) {
     parity_fail (t->p, embeds_name, &error);
     return;
   }
