@@ -188,7 +188,8 @@ load_weights (GstFluxCaption *self, GError **error)
   GST_INFO_OBJECT (self->element, "loading the text encoders of %s", self->text_model);
   cache = flux_weights_cache_new (self->weights_cache);
   gst_flux_progress_init (&progress, self->element, "open", &self->cancel);
-  self->backend = gst_flux_backend_new (self->device, self->compute, &failure);
+  self->backend =
+      gst_flux_backend_new (self->element, self->device, self->compute, &failure);
   if (self->backend != NULL)
     self->encoder = flux_text_encoder_load (self->path, self->backend, self->qtype, cache,
         gst_flux_progress_update, &progress, &failure);

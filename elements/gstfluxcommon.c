@@ -6,6 +6,8 @@
 
 #include "elements/gstfluxcommon.h"
 
+#include <string.h>
+
 #include "flux/model.h"
 
 #define DEFAULT_DEVICE "auto"
@@ -135,13 +137,42 @@ gst_flux_param_spec_strict (void)
 }
 
 fx_backend *
-gst_flux_backend_new (const gchar *device, fx_dtype compute, GError **error)
+gst_flux_backend_new (
+    GstElement *element, const gchar *device, fx_dtype compute, GError **error)
 {
+  GError *fallback = NULL;
+  fx_backend *b;
   int number;
 
   if (!flux_device_parse (device != NULL ? device : DEFAULT_DEVICE, &number, error))
     return NULL;
-  return flux_backend_new (number, compute, error);
+  b = flux_backend_choose (number, compute, &fallback, error);
+  if (b != NULL)
+    gst_flux_tell_device (element, b, fallback);
+  else
+    g_clear_error (&fallback);
+  return b;
+}
+
+void
+gst_flux_tell_device (GstElement *element, const fx_backend *b, GError *fallback)
+{
+  GstElementFactory *factory = gst_element_get_factory (element);
+  GstDebugCategory *category = GST_CAT_DEFAULT;
+
+  if (factory != NULL)
+    GST_DEBUG_CATEGORY_GET (category, GST_OBJECT_NAME (factory));
+  if (strcmp (b->name, "cuda") == 0)
+    GST_CAT_INFO_OBJECT (category, element, "computes on cuda:%d (%s) in %s", b->device,
+        b->plans_key != NULL ? b->plans_key : b->name, fx_dtype_name (b->compute));
+  else
+    GST_CAT_INFO_OBJECT (category, element, "computes on the CPU in %s%s%s",
+        fx_dtype_name (b->compute), fallback != NULL ? ": " : "",
+        fallback != NULL ? fallback->message : "");
+  if (fallback != NULL && !g_error_matches (fallback, FLUX_ERROR, FLUX_ERROR_NOT_FOUND))
+    gst_flux_post_warning (element, fallback);
+  else
+    g_clear_error (&fallback);
 }
 
 /* ---- errors ---- */

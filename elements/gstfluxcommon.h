@@ -43,8 +43,12 @@ GParamSpec *gst_flux_param_spec_weights_cache (void); /* "auto" */
 GParamSpec *gst_flux_param_spec_strict (void);        /* initially TRUE */
 
 /* Creates a backend for the properties `device` ("auto", "cpu", "cuda", "cuda:N") and
- * compute-dtype. */
-fx_backend *gst_flux_backend_new (const gchar *device, fx_dtype compute, GError **error);
+ * compute-dtype of an element, and tells it as gst_flux_tell_device() does. */
+fx_backend *gst_flux_backend_new (
+    GstElement *element, const gchar *device, fx_dtype compute, GError **error);
+/* Where an element computes, in its debug category. fallback, which is taken: why auto is
+ * the CPU (flux_backend_choose()), or NULL; a warning where a person may want to know. */
+void gst_flux_tell_device (GstElement *element, const fx_backend *b, GError *fallback);
 
 /* Posts error as a GST_MESSAGE_ERROR with the domain and code that fit it, and the field
  * "flux-error" (FluxError's nick) in its details, with "needed-bytes", "free-bytes" and

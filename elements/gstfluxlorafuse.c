@@ -154,7 +154,8 @@ load (GstFluxLoraFuse *self, GHashTable *files, const gchar *folder, GError **er
     return FALSE;
   }
   if (!flux_config_read (folder, &config, error) ||
-      (self->backend = gst_flux_backend_new ("cpu", FX_F32, error)) == NULL)
+      (self->backend = gst_flux_backend_new (GST_ELEMENT (self), "cpu", FX_F32, error)) ==
+          NULL)
     return FALSE;
   for (guint i = 0; i < self->adapters->len; i++) {
     GstFluxAdapter *a = &g_array_index (self->adapters, GstFluxAdapter, i);

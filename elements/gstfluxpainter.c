@@ -182,11 +182,17 @@ gst_flux_painter_new (GstElement *element, const FluxModelKey *key, fx_qtype tex
     gboolean own, GstFluxPainterFunc may_go_on, gpointer data, GError **error)
 {
   GstFluxPainter *self = painter_new (element, may_go_on, data);
-  GError *failure = NULL;
+  FluxModelKey told = *key;
+  GError *failure = NULL, *fallback = NULL;
 
+  told.fallback = &fallback;
   gst_flux_progress_init (&self->progress, element, "open", NULL);
   self->model =
-      (own ? flux_model_load : flux_model_acquire) (key, open_progress, self, &failure);
+      (own ? flux_model_load : flux_model_acquire) (&told, open_progress, self, &failure);
+  if (self->model != NULL)
+    gst_flux_tell_device (
+        element, flux_model_get_backend (self->model), g_steal_pointer (&fallback));
+  g_clear_error (&fallback);
   if (self->model != NULL)
     self->sampler = flux_sampler_new (self->model, key->path, text_qtype, &failure);
   gst_flux_progress_end (&self->progress, "model", failure);

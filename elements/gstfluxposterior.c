@@ -108,7 +108,8 @@ load_weights (GstFluxPosterior *self, GError **error)
     return TRUE;
   GST_INFO_OBJECT (self->element, "loading the VAE of %s", self->model);
   gst_flux_progress_init (&progress, self->element, "open", &self->cancel);
-  self->backend = gst_flux_backend_new (self->device, self->compute, &failure);
+  self->backend =
+      gst_flux_backend_new (self->element, self->device, self->compute, &failure);
   if (self->backend != NULL)
     self->vae = flux_vae_load (self->model, self->backend, FLUX_VAE_ENCODER,
         gst_flux_progress_update, &progress, &failure);

@@ -126,13 +126,15 @@ has_room (fx_backend *b, gpointer data, GError **error)
 }
 
 static void
-acquire_base (GstFluxTrainSink *self, FluxWeightsCache *cache, GError **error)
+acquire_base (
+    GstFluxTrainSink *self, FluxWeightsCache *cache, GError **fallback, GError **error)
 {
   FluxModelKey key = base_key (self);
 
   key.cache = cache;
   key.room = has_room;
   key.room_data = self;
+  key.fallback = fallback;
   if (flux_device_parse (self->device, &key.device, error))
     self->base = flux_model_acquire (&key, open_progress, self, error);
 }
@@ -142,22 +144,26 @@ static gboolean
 open_base (GstFluxTrainSink *self, GError **error)
 {
   g_autoptr (FluxWeightsCache) cache = flux_weights_cache_new (self->weights_cache);
-  GError *failure = NULL;
+  GError *failure = NULL, *fallback = NULL;
 
   gst_flux_progress_init (&self->opening, GST_ELEMENT (self), "open", NULL);
   self->offload = FLUX_OFFLOAD_NONE;
-  acquire_base (self, cache, &failure);
+  acquire_base (self, cache, &fallback, &failure);
   if (g_error_matches (failure, FLUX_ERROR, FLUX_ERROR_NO_SPACE)) {
     g_clear_error (&failure);
     self->offload = FLUX_OFFLOAD_STREAM;
-    acquire_base (self, cache, &failure);
+    acquire_base (self, cache, &fallback, &failure);
     if (self->base != NULL)
       GST_INFO_OBJECT (self, "the blocks of the base stay on the host");
   }
   gst_flux_progress_end (&self->opening, "base model", failure);
   gst_flux_post_cache_warning (self, cache);
-  if (self->base != NULL)
+  if (self->base != NULL) {
+    gst_flux_tell_device (
+        GST_ELEMENT (self), flux_model_get_backend (self->base), fallback);
     return TRUE;
+  }
+  g_clear_error (&fallback);
   g_propagate_error (error, failure);
   return FALSE;
 }

@@ -75,8 +75,25 @@ set_cuda_error (GError **error, int device)
         device, cuda_reason ());
 }
 
+static void
+set_fallback (GError **fallback)
+{
+  FluxError code = FLUX_ERROR_DEVICE;
+
+  if (fallback == NULL)
+    return;
+  g_clear_error (fallback);
+  if (fx_error_status () == FX_ERR_NO_MODULE || fx_error_status () == FX_ERR_NO_DEVICE)
+    code = FLUX_ERROR_NOT_FOUND;
+  else if (fx_error_status () == FX_ERR_MODULE)
+    code = FLUX_ERROR_SETTINGS;
+  g_set_error (fallback, FLUX_ERROR, code, "device=auto takes the CPU: %s%s.",
+      cuda_reason (),
+      code != FLUX_ERROR_NOT_FOUND ? "; set device=cpu if that is meant" : "");
+}
+
 fx_backend *
-flux_backend_new (int device, fx_dtype compute, GError **error)
+flux_backend_choose (int device, fx_dtype compute, GError **fallback, GError **error)
 {
   fx_backend *b = NULL;
 
@@ -91,16 +108,29 @@ flux_backend_new (int device, fx_dtype compute, GError **error)
     return NULL;
   }
   if (compute != FX_N_DTYPES && compute != FX_F32) {
+    g_autofree char *why =
+        device == FLUX_DEVICE_AUTO
+            ? g_strdup_printf (", and no GPU can be used (%s)", cuda_reason ())
+            : NULL;
+
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS,
         "The CPU computes in float32 only%s: leave the compute dtype at auto.",
-        device == FLUX_DEVICE_AUTO ? ", and no GPU can be used" : "");
+        why != NULL ? why : "");
     return NULL;
   }
+  if (device == FLUX_DEVICE_AUTO)
+    set_fallback (fallback);
   b = fx_cpu_new (0);
   if (b == NULL)
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_NO_SPACE,
         "The CPU backend does not start: %s.", fx_error_message ());
   return b;
+}
+
+fx_backend *
+flux_backend_new (int device, fx_dtype compute, GError **error)
+{
+  return flux_backend_choose (device, compute, NULL, error);
 }
 
 void
@@ -255,7 +285,7 @@ flux_model_acquire (
     return NULL;
   /* The backend says what "auto" and "the device's best" come to, so that who asks for
    * them shares with who asks for the same by name. */
-  b = flux_backend_new (key->device, key->compute, error);
+  b = flux_backend_choose (key->device, key->compute, key->fallback, error);
   if (b == NULL)
     return NULL;
   name = g_strdup_printf ("%s/%d/%d/%s/%d/%d", fingerprint, (int)key->qtype,
@@ -274,8 +304,9 @@ flux_model_load (
     const FluxModelKey *key, FluxProgressFunc progress, gpointer data, GError **error)
 {
   g_autofree char *fingerprint = fingerprint_of (key->path, error);
-  fx_backend *b =
-      fingerprint != NULL ? flux_backend_new (key->device, key->compute, error) : NULL;
+  fx_backend *b = fingerprint != NULL ? flux_backend_choose (key->device, key->compute,
+                                            key->fallback, error)
+                                      : NULL;
 
   return b != NULL ? load (key, b, NULL, fingerprint, progress, data, error) : NULL;
 }

@@ -20,6 +20,11 @@ gboolean flux_device_parse (const char *text, int *device, GError **error);
 /* A backend for a device: auto takes a GPU when one is usable. compute: FX_N_DTYPES = the
  * device's best. */
 fx_backend *flux_backend_new (int device, fx_dtype compute, GError **error);
+/* The same, and where auto comes to the CPU *fallback (which may be one from before) says
+ * why: FLUX_ERROR_NOT_FOUND when there is no GPU to be had, else a person may want to
+ * know, as of a CUDA module that is there, or was named, and cannot be used. */
+fx_backend *
+flux_backend_choose (int device, fx_dtype compute, GError **fallback, GError **error);
 /* Keeps its GEMM plans for the next process (flux/files/gemm-plans.h). NULL is fine. */
 void flux_backend_free (fx_backend *b);
 
@@ -48,6 +53,7 @@ typedef struct {
   FluxRoomFunc
       room; /* asked before weights are read, or NULL; not part of the identity */
   gpointer room_data;
+  GError **fallback; /* as for flux_backend_choose(), or NULL; not part of the identity */
 } FluxModelKey;
 
 /* Loads, or gives another reference to what is already loaded. Blocks. With

@@ -37,6 +37,7 @@ typedef enum {
   FX_ERR_UNSUPPORTED = -4, /* this backend cannot do that */
   FX_ERR_NO_MODULE = -5,   /* the backend's module is not installed */
   FX_ERR_MODULE = -6,      /* a module that is there, or was named, cannot be used */
+  FX_ERR_NO_DEVICE = -7,   /* the module finds no driver, or no device at all */
 } fx_status;
 
 /* Returns early with the status of a failing call. */
@@ -364,8 +365,8 @@ fx_backend *fx_plan_new (fx_dtype compute);
  * environment variable FLUX_CUDA_MODULE names, or when that is unset or empty
  * libfxcuda.so in ../gst-flux as seen from the plugin's folder, or beside the plugin.
  * NULL when there is none, fx_error_message() says why and fx_error_status() what kind of
- * failure it is: FX_ERR_NO_MODULE, FX_ERR_MODULE (also a module of another version), else
- * the device's. */
+ * failure it is: FX_ERR_NO_MODULE, FX_ERR_MODULE (also a module of another version),
+ * FX_ERR_NO_DEVICE, else the device's. */
 fx_backend *fx_cuda_new (const char *module_path, int device, fx_dtype compute);
 /* Memory of the host that `device` fetches from, as a backend that has the memory calls
  * and no ops, for arenas. device must outlive it. NULL when out of memory. */

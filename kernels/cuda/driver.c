@@ -10,9 +10,9 @@ finds_no_gpu (fx_cuda *c)
   const char *visible = getenv ("CUDA_VISIBLE_DEVICES");
 
   if (visible != NULL)
-    return c->error (FX_ERR_DEVICE,
+    return c->error (FX_ERR_NO_DEVICE,
         "cuda: the NVIDIA driver finds no GPU, with CUDA_VISIBLE_DEVICES='%s'", visible);
-  return c->error (FX_ERR_DEVICE, "cuda: the NVIDIA driver finds no GPU");
+  return c->error (FX_ERR_NO_DEVICE, "cuda: the NVIDIA driver finds no GPU");
 }
 
 /* The runtime has one error for a driver that is absent (whose version is then 0) and one
@@ -23,7 +23,7 @@ needs_driver (fx_cuda *c)
   int has = 0, needs = 0;
 
   if (cudaDriverGetVersion (&has) != cudaSuccess || has == 0)
-    return c->error (FX_ERR_DEVICE, "cuda: no NVIDIA driver is installed or loaded");
+    return c->error (FX_ERR_NO_DEVICE, "cuda: no NVIDIA driver is installed or loaded");
   cudaRuntimeGetVersion (&needs);
   return c->error (FX_ERR_DEVICE,
       "cuda: the NVIDIA driver is of CUDA %d.%d, and the module was built with CUDA "

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  * What the loader takes for a CUDA module, of the right build or a wrong one:
  * FAKE_VERSION, FAKE_OPS_SIZE and FAKE_BACKEND_SIZE are what it says of itself, FAKE_OLD
- * is one from before modules said that. Only FAKE_WORKS may be called; it has one GPU,
- * number 0, which is the CPU. */
+ * is one from before modules said that. Only FAKE_WORKS and FAKE_NONE may be called: the
+ * first has one GPU, number 0, which is the CPU, the second no driver. */
 #include "config.h"
 
 #include <stdlib.h>
@@ -39,6 +39,9 @@ backend_new (
   else
     error (FX_ERR_DEVICE, "cuda: there is no GPU number %d, but one: number 0", device);
   return b;
+#elif defined(FAKE_NONE)
+  error (FX_ERR_NO_DEVICE, "cuda: there is no driver");
+  return NULL;
 #else
   abort ();
 #endif

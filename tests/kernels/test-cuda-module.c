@@ -176,7 +176,8 @@ test_real_module (void)
     g_test_skip ("cuBLAS is not installed");
     return;
   }
-  g_assert_cmpint (fx_error_status (), ==, FX_ERR_DEVICE);
+  g_assert_true (
+      fx_error_status () == FX_ERR_DEVICE || fx_error_status () == FX_ERR_NO_DEVICE);
   g_assert_true (strstr (fx_error_message (), "NVIDIA driver") != NULL ||
                  strstr (fx_error_message (), "no GPU number 1023") != NULL);
   g_assert_null (strstr (fx_error_message (), ".c:"));
