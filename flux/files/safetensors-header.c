@@ -5,6 +5,7 @@
  * safetensors/src/tensor.rs): header at most 100 MB, data indexed without holes or
  * overlaps to the last byte, names unique. */
 #include <string.h>
+#include <sys/stat.h>
 
 #include "flux/error.h"
 #include "flux/files/json-cursor.h"
@@ -309,10 +310,15 @@ FluxSafetensorsFile *
 flux_safetensors_file_open (const char *path, GError **error)
 {
   g_autoptr (FluxSafetensorsFile) self = g_new0 (FluxSafetensorsFile, 1);
+  struct stat st;
 
   self->tensors = g_array_new (FALSE, FALSE, sizeof (FluxTensor));
   g_array_set_clear_func (self->tensors, clear_tensor);
   self->metadata = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, g_free);
+  if (stat (path, &st) == 0) {
+    self->size = st.st_size;
+    self->mtime = st.st_mtim.tv_sec * G_GINT64_CONSTANT (1000000000) + st.st_mtim.tv_nsec;
+  }
   self->mapping = flux_map_file (path, error);
   if (self->mapping == NULL ||
       !flux_safetensors_parse (self, path, g_mapped_file_get_contents (self->mapping),

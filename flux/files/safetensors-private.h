@@ -13,6 +13,8 @@ G_BEGIN_DECLS
 /* A mapped file and what its header says. */
 typedef struct {
   GMappedFile *mapping;
+  goffset size;         /* the file's, and when it was changed last (ns since 1970): */
+  gint64 mtime;         /* as it was before it was mapped */
   GArray *tensors;      /* FluxTensor, in the order of their offsets; owns the names */
   GHashTable *metadata; /* string -> string */
 } FluxSafetensorsFile;
@@ -33,6 +35,10 @@ gboolean flux_safetensors_read_index (
  * says.
  */
 char *flux_safetensors_find (const char *path, GError **error);
+
+/* Sizes and times of change of its files, "BYTES@NANOSECONDS BYTES@...": as long as these
+ * stay, so does what is in them. g_free() it. */
+char *flux_safetensors_get_stamp (FluxSafetensors *self);
 
 /* The header of a file of these tensors (whose data is not looked at), and where in the
  * file the data of each begins: offsets [n]. path is for errors. NULL on error. */

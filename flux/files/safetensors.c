@@ -170,6 +170,20 @@ flux_safetensors_get_metadata (FluxSafetensors *self, const char *key)
   return NULL;
 }
 
+char *
+flux_safetensors_get_stamp (FluxSafetensors *self)
+{
+  GString *out = g_string_new (NULL);
+
+  for (guint i = 0; i < self->files->len; i++) {
+    const FluxSafetensorsFile *file = self->files->pdata[i];
+
+    g_string_append_printf (out, "%s%" G_GOFFSET_FORMAT "@%" G_GINT64_FORMAT,
+        i > 0 ? " " : "", file->size, file->mtime);
+  }
+  return g_string_free (out, FALSE);
+}
+
 /* "[4, 256]", with "any" for -1. */
 static char *
 format_dims (guint n, const gint64 *dims)

@@ -36,7 +36,7 @@ struct _FluxCacheEntry {
   GChecksum *layout;
   GArray *buffers; /* Buffer */
   gsize bytes;     /* of all */
-  char *path, *fingerprint, *digest;
+  char *path, *fingerprint, *stamp, *digest;
   FluxSafetensors *file;
   const guint8 *at, *end; /* in file */
   guint placed;
@@ -126,6 +126,7 @@ flux_cache_entry_free (FluxCacheEntry *self)
   g_clear_pointer (&self->file, flux_safetensors_unref);
   g_free (self->path);
   g_free (self->fingerprint);
+  g_free (self->stamp);
   g_free (self->digest);
   g_free (self);
 }
@@ -166,6 +167,7 @@ name_entry (FluxCacheEntry *self, FluxLoader *loader)
   g_autofree char *name = NULL;
 
   self->fingerprint = flux_safetensors_fingerprint (loader->file);
+  self->stamp = flux_safetensors_get_stamp (loader->file);
   self->digest = g_strdup (g_checksum_get_string (self->layout));
   name = g_strdup_printf ("%s-%s-%s-%s.safetensors",
       loader->what != NULL ? loader->what : "weights", self->fingerprint,
@@ -188,6 +190,15 @@ is_entry (FluxCacheEntry *self, const FluxTensor **data)
          metadata_is (self->file, "layout", self->digest);
 }
 
+/* What is of no use goes at once: the space is needed, and who may read it is decided
+ * anew. */
+static void
+discard (FluxCacheEntry *self)
+{
+  g_clear_pointer (&self->file, flux_safetensors_unref);
+  g_unlink (self->path);
+}
+
 gboolean
 flux_cache_entry_open (FluxCacheEntry *self, FluxLoader *loader)
 {
@@ -199,18 +210,27 @@ flux_cache_entry_open (FluxCacheEntry *self, FluxLoader *loader)
     return FALSE;
   self->file = flux_safetensors_open (self->path, &error);
   if (self->file != NULL && is_entry (self, &data)) {
-    self->at = data->data;
-    self->end = self->at + data->n_bytes;
-    return TRUE;
-  }
-  if (g_error_matches (error, FLUX_ERROR, FLUX_ERROR_NOT_FOUND))
+    if (metadata_is (self->file, "files", self->stamp)) {
+      self->at = data->data;
+      self->end = self->at + data->n_bytes;
+      return TRUE;
+    }
+    /* Else it is of a model that was here before, or elsewhere: not damaged. */
+  } else if (g_error_matches (error, FLUX_ERROR, FLUX_ERROR_NOT_FOUND)) {
     return FALSE; /* removed a moment ago */
-  warn (loader->cache,
-      g_error_new (FLUX_ERROR, FLUX_ERROR_FORMAT,
-          "The cached weights '%s' are damaged or of another version: the model is "
-          "quantised again.",
-          self->path));
-  g_clear_pointer (&self->file, flux_safetensors_unref);
+  } else if (g_error_matches (error, FLUX_ERROR, FLUX_ERROR_READ)) {
+    warn (loader->cache,
+        g_error_new (FLUX_ERROR, FLUX_ERROR_READ,
+            "The cached weights cannot be read, and the model is quantised again: %s",
+            error->message));
+  } else {
+    warn (loader->cache,
+        g_error_new (FLUX_ERROR, FLUX_ERROR_FORMAT,
+            "The cached weights '%s' are damaged or of another version: the model is "
+            "quantised again.",
+            self->path));
+  }
+  discard (self);
   return FALSE;
 }
 
@@ -246,7 +266,7 @@ flux_cache_entry_check (FluxCacheEntry *self, FluxLoader *loader)
       g_error_new (FLUX_ERROR, FLUX_ERROR_FORMAT,
           "The cached weights '%s' are damaged: the model is quantised again.",
           self->path));
-  g_clear_pointer (&self->file, flux_safetensors_unref);
+  discard (self);
   return FALSE;
 }
 
@@ -269,6 +289,10 @@ make_room (FluxCacheEntry *self, const char *dir, GError **error)
 
   if (g_mkdir_with_parents (dir, 0700) != 0) {
     flux_error_from_errno (error, FLUX_ERROR_WRITE, errno, "Could not create", dir);
+    return FALSE;
+  }
+  if (g_file_test (self->path, G_FILE_TEST_IS_DIR)) {
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS, "'%s' is a folder.", self->path);
     return FALSE;
   }
   flux_replace_sweep (dir);
@@ -330,8 +354,8 @@ write_buffers (
 static gboolean
 write_entry (FluxCacheEntry *self, FluxLoader *loader, GError **error)
 {
-  const char *metadata[] = {
-      "format", FORMAT, "model", self->fingerprint, "layout", self->digest, NULL};
+  const char *metadata[] = {"format", FORMAT, "model", self->fingerprint, "files",
+      self->stamp, "layout", self->digest, NULL};
   const FluxTensorSource tensors[] = {
       {.name = DATA, .dtype = FX_U8, .n_dims = 1, .dims = {(gint64)self->bytes}},
       {.name = SUM, .dtype = FX_U8, .n_dims = 1, .dims = {sizeof (Sum)}}};
@@ -350,6 +374,17 @@ write_entry (FluxCacheEntry *self, FluxLoader *loader, GError **error)
          flux_replace_commit (g_steal_pointer (&file), error);
 }
 
+/* What to do about a failure. */
+static const char *
+advice (const GError *failure)
+{
+  if (g_error_matches (failure, FLUX_ERROR, FLUX_ERROR_NO_SPACE))
+    return "Free some space, or set";
+  if (g_error_matches (failure, FLUX_ERROR, FLUX_ERROR_SETTINGS))
+    return "Remove it, or set";
+  return "Set";
+}
+
 gboolean
 flux_cache_entry_write (FluxCacheEntry *self, FluxLoader *loader, GError **error)
 {
@@ -364,8 +399,8 @@ flux_cache_entry_write (FluxCacheEntry *self, FluxLoader *loader, GError **error
   }
   warn (loader->cache,
       g_error_new (FLUX_ERROR, failure->code,
-          "The quantised weights are not kept for the next start: %s Free some space, "
-          "or set weights-cache to another folder, or to off.",
-          failure->message));
+          "The quantised weights are not kept for the next start: %s %s weights-cache to "
+          "another folder, or to off.",
+          failure->message, advice (failure)));
   return TRUE;
 }

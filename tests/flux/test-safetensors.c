@@ -1,11 +1,12 @@
 /* tests/flux/test-safetensors.c: reading, refusing and writing safetensors.
  * SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <fcntl.h>
 #include <glib/gstdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "flux/error.h"
-#include "flux/files/safetensors.h"
+#include "flux/files/safetensors-private.h"
 #include "tests/testdata.h"
 
 static char *
@@ -250,6 +251,33 @@ test_refuses_what_is_no_file (void)
   remove_folder (folder);
 }
 
+/* Each of the files can change it, by its size or by a millisecond. */
+static void
+check_stamp (const char *folder, const char *one, const char *two)
+{
+  const char *const paths[] = {one, two};
+
+  for (guint i = 0; i < 2; i++) {
+    g_autoptr (FluxSafetensors) before = flux_safetensors_open (folder, NULL);
+    g_autofree char *a = flux_safetensors_get_stamp (before), *b = NULL, *c = NULL;
+    g_autoptr (FluxSafetensors) same = flux_safetensors_open (folder, NULL);
+    g_autoptr (FluxSafetensors) after = NULL;
+    struct timespec times[2] = {{.tv_nsec = UTIME_OMIT}};
+    struct stat st;
+
+    b = flux_safetensors_get_stamp (same);
+    g_assert_cmpstr (a, ==, b);
+    g_assert_cmpint (stat (paths[i], &st), ==, 0);
+    times[1] = st.st_mtim;
+    times[1].tv_nsec = (times[1].tv_nsec + 1000000) % 1000000000;
+    g_assert_cmpint (utimensat (AT_FDCWD, paths[i], times, 0), ==, 0);
+    after = flux_safetensors_open (folder, NULL);
+    c = flux_safetensors_get_stamp (after);
+    g_assert_cmpstr (a, !=, c);
+    g_assert_cmpint (strlen (a), ==, strlen (c));
+  }
+}
+
 static void
 test_joins_shards (void)
 {
@@ -296,6 +324,7 @@ test_joins_shards (void)
       g_assert_cmpstr (flux_safetensors_get_nth (st, 0)->name, ==, "b");
       g_assert_cmpstr (flux_safetensors_get_nth (st, 2)->name, ==, "c");
       g_assert_cmpstr (flux_safetensors_get_metadata (st, "k"), ==, "v");
+      check_stamp (folder, one, two);
       g_assert_cmpmem (flux_safetensors_lookup (st, "a")->data, 1, "\2", 1);
     } else {
       assert_fails (index, cases[i].code, cases[i].message);
