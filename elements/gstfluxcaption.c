@@ -28,7 +28,6 @@ struct _GstFluxCaption {
   fx_dtype compute;
   fx_backend *backend;
   FluxTextEncoder *encoder;
-  gint cancel; /* atomic */
 };
 
 static void
@@ -142,12 +141,6 @@ gst_flux_caption_free_weights (GstFluxCaption *self)
   g_clear_pointer (&self->backend, flux_backend_free);
 }
 
-void
-gst_flux_caption_cancel (GstFluxCaption *self)
-{
-  g_atomic_int_set (&self->cancel, TRUE);
-}
-
 guint
 gst_flux_caption_n_computed (GstFluxCaption *self)
 {
@@ -167,18 +160,10 @@ gst_flux_caption_is_first (GstFluxCaption *self, const gchar *key, const gchar *
   return TRUE;
 }
 
-/* Between layers. */
-static gboolean
-may_go_on (const char *what, gint percent, gpointer data)
-{
-  return !g_atomic_int_get (&((GstFluxCaption *)data)->cancel);
-}
-
 static gboolean
 load_weights (GstFluxCaption *self, GError **error)
 {
   g_autoptr (FluxWeightsCache) cache = NULL;
-  GstFluxProgress progress;
   GError *failure = NULL;
 
   if (self->encoder != NULL)
@@ -187,13 +172,13 @@ load_weights (GstFluxCaption *self, GError **error)
     return FALSE;
   GST_INFO_OBJECT (self->element, "loading the text encoders of %s", self->text_model);
   cache = flux_weights_cache_new (self->weights_cache);
-  gst_flux_progress_init (&progress, self->element, "open", &self->cancel);
+  gst_flux_hub_begin (self->hub, "open");
   self->backend =
       gst_flux_backend_new (self->element, self->device, self->compute, &failure);
   if (self->backend != NULL)
     self->encoder = flux_text_encoder_load (self->path, self->backend, self->qtype, cache,
-        gst_flux_progress_update, &progress, &failure);
-  gst_flux_progress_end (&progress, "text encoders", failure);
+        gst_flux_hub_progress, self->hub, &failure);
+  gst_flux_hub_end (self->hub, "text encoders", failure);
   gst_flux_post_cache_warning (self->element, cache);
   if (self->encoder != NULL)
     return TRUE;
@@ -208,14 +193,18 @@ compute (GstFluxCaption *self, const gchar *caption, GError **error)
   gsize n_text;
   float *prompt_embeds, *pooled;
   FluxEmbedding *e;
+  gboolean ok;
 
   if (!load_weights (self, error))
     return NULL;
   n_text = (gsize)self->length * self->info.joint_dim;
   prompt_embeds = g_new0 (float, n_text);
   pooled = g_new0 (float, self->info.pooled_dim);
-  if (!flux_text_encode (self->encoder, caption, self->length, prompt_embeds, pooled,
-          may_go_on, self, error)) {
+  gst_flux_hub_begin (self->hub, "encode");
+  ok = flux_text_encode (self->encoder, caption, self->length, prompt_embeds, pooled,
+      gst_flux_hub_progress, self->hub, error);
+  gst_flux_hub_end (self->hub, "caption", NULL);
+  if (!ok) {
     g_free (prompt_embeds);
     g_free (pooled);
     return NULL;

@@ -12,7 +12,7 @@ typedef struct {
   const gchar *location;   /* the table's file, or NULL: in memory */
   const gchar *text_model; /* or NULL: look-up only; hf://... is downloaded for the first
                             * row that is missing */
-  GstFluxHub *hub;         /* borrowed */
+  GstFluxHub *hub;         /* borrowed; ends loading and encoding too */
   const gchar *device;
   fx_dtype compute;
   fx_qtype text_quantization;
@@ -39,7 +39,5 @@ gboolean gst_flux_caption_get (GstFluxCaption *self, const gchar *key,
 gboolean gst_flux_caption_save (GstFluxCaption *self, GError **error);
 guint gst_flux_caption_n_computed (GstFluxCaption *self);
 void gst_flux_caption_free_weights (GstFluxCaption *self);
-/* From any thread: makes a load that is under way fail with FLUX_ERROR_CANCELLED. */
-void gst_flux_caption_cancel (GstFluxCaption *self);
 
 G_END_DECLS

@@ -19,7 +19,8 @@
  *
  * The text encoders are loaded at the first missing row (and downloaded, when text-model
  * is hf://user/name: not before one is missing), and freed at EOS before EOS is
- * forwarded.
+ * forwarded. EOS that is sent to the pipeline meanwhile, as on Ctrl-C, ends loading and
+ * encoding: the rows that are complete are written.
  *
  * ## Example launch line
  * |[
@@ -304,10 +305,8 @@ gst_flux_embed_change_state (GstElement *element, GstStateChange transition)
 
   if (transition == GST_STATE_CHANGE_READY_TO_PAUSED && !start (self))
     return GST_STATE_CHANGE_FAILURE;
-  if (transition == GST_STATE_CHANGE_PAUSED_TO_READY && self->captions != NULL) {
+  if (transition == GST_STATE_CHANGE_PAUSED_TO_READY)
     gst_flux_hub_set_cancelled (&self->hub, TRUE);
-    gst_flux_caption_cancel (self->captions);
-  }
   ret = GST_ELEMENT_CLASS (parent_class)->change_state (element, transition);
   if (self->captions != NULL && (transition == GST_STATE_CHANGE_PAUSED_TO_READY ||
                                     (transition == GST_STATE_CHANGE_READY_TO_PAUSED &&

@@ -19,6 +19,8 @@ void
 gst_flux_hub_set_cancelled (GstFluxHub *self, gboolean cancelled)
 {
   g_atomic_int_set (&self->cancelled, cancelled);
+  if (!cancelled)
+    g_atomic_int_set (&self->finish, FALSE);
 }
 
 gboolean
@@ -41,35 +43,46 @@ gst_flux_hub_flow (GstFluxHub *self, const GError *error)
   return g_atomic_int_get (&self->finish) ? GST_FLOW_EOS : GST_FLOW_FLUSHING;
 }
 
-static gboolean
-show (const char *what, gint percent, gpointer data)
+void
+gst_flux_hub_begin (GstFluxHub *self, const gchar *code)
+{
+  gst_flux_progress_init (&self->progress, self->element, code, NULL);
+  self->was_source = GST_OBJECT_FLAG_IS_SET (self->element, GST_ELEMENT_FLAG_SOURCE);
+  g_atomic_int_set (&self->busy, TRUE);
+  GST_OBJECT_FLAG_SET (self->element, GST_ELEMENT_FLAG_SOURCE);
+}
+
+void
+gst_flux_hub_end (GstFluxHub *self, const gchar *text, const GError *error)
+{
+  gst_flux_progress_end (&self->progress, text, error);
+  if (!self->was_source)
+    GST_OBJECT_FLAG_UNSET (self->element, GST_ELEMENT_FLAG_SOURCE);
+  g_atomic_int_set (&self->busy, FALSE);
+}
+
+/* percent below 0: it is not known yet that there is anything to download. */
+gboolean
+gst_flux_hub_progress (const char *what, gint percent, gpointer data)
 {
   GstFluxHub *self = data;
 
-  if (g_atomic_int_get (&self->cancelled) || g_atomic_int_get (&self->finish))
-    return FALSE;
-  /* Below 0: it is not known yet that there is anything to download. */
-  return gst_flux_progress_update (what, percent, &self->progress);
+  return !g_atomic_int_get (&self->cancelled) && !g_atomic_int_get (&self->finish) &&
+         gst_flux_progress_update (what, percent, &self->progress);
 }
 
 gchar *
 gst_flux_hub_resolve (
     GstFluxHub *self, const gchar *location, FluxHubWant want, GError **error)
 {
-  gboolean was_source = GST_OBJECT_FLAG_IS_SET (self->element, GST_ELEMENT_FLAG_SOURCE);
   GError *failure = NULL;
   gchar *path;
 
   if (location == NULL || !flux_hub_is_uri (location))
     return g_strdup (location);
-  gst_flux_progress_init (&self->progress, self->element, "download", NULL);
-  g_atomic_int_set (&self->busy, TRUE);
-  GST_OBJECT_FLAG_SET (self->element, GST_ELEMENT_FLAG_SOURCE);
-  path = flux_hub_resolve (location, want, show, self, &failure);
-  if (!was_source)
-    GST_OBJECT_FLAG_UNSET (self->element, GST_ELEMENT_FLAG_SOURCE);
-  g_atomic_int_set (&self->busy, FALSE);
-  gst_flux_progress_end (&self->progress, location, failure);
+  gst_flux_hub_begin (self, "download");
+  path = flux_hub_resolve (location, want, gst_flux_hub_progress, self, &failure);
+  gst_flux_hub_end (self, location, failure);
   if (failure != NULL)
     g_propagate_error (error, failure);
   else
