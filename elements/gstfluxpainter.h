@@ -11,7 +11,7 @@ G_BEGIN_DECLS
 
 typedef struct _GstFluxPainter GstFluxPainter;
 
-/* Asked between steps, while loading and while prompts are encoded; FALSE gives up with
+/* Asked between layers and steps and while loading; FALSE gives up with
  * FLUX_ERROR_CANCELLED. */
 typedef gboolean (*GstFluxPainterFunc) (gpointer data);
 

@@ -219,6 +219,7 @@ denoise (FluxSampler *self, const FluxSampleRequest *r, const float *prompt_embe
   flux_scheduler_sigmas (&self->scheduler, r->steps, rows * cols, sigmas, timesteps);
   if (!ensure_run (self, in.text_tokens, rows * cols, error))
     return FALSE;
+  flux_run_set_progress (self->run, self->progress, self->progress_data);
   for (int i = 0; i < r->steps; i++) {
     float dt = sigmas[i + 1] - sigmas[i];
 

@@ -55,7 +55,8 @@ void flux_sampler_set_keep_models (FluxSampler *self, gboolean keep);
 /* For the weights of the text encoders; borrowed, or NULL. */
 void flux_sampler_set_cache (FluxSampler *self, FluxWeightsCache *cache);
 /* Is told of loading the text encoders and the transformer of FLUX_OFFLOAD_MODEL, and
- * asked between the encoders' layers (percent -1); may stop them. */
+ * asked between the layers of those and the transformer's blocks (percent -1); may stop
+ * them. */
 void
 flux_sampler_set_progress (FluxSampler *self, FluxProgressFunc progress, gpointer data);
 /* Encodes prompts ahead, in one load of the text encoders; takes the model's lock. The

@@ -206,6 +206,33 @@ flux_run_describe (FluxRun *self)
 
 /* ---- one pass ---- */
 
+enum { CANCELLED = 1 }; /* a status that is none of kernels/ */
+
+void
+flux_run_set_progress (FluxRun *self, FluxProgressFunc progress, gpointer data)
+{
+  self->progress = progress;
+  self->progress_data = data;
+}
+
+static int
+ask (const FluxRun *r)
+{
+  return r->progress == NULL || r->progress ("transformer", -1, r->progress_data)
+             ? FX_OK
+             : CANCELLED;
+}
+
+static void
+set_error (GError **error, int status, const char *what)
+{
+  if (status == CANCELLED)
+    g_set_error (error, FLUX_ERROR, FLUX_ERROR_CANCELLED,
+        "The transformer was stopped between two blocks.");
+  else
+    flux_error_from_fx (error, status, what);
+}
+
 static gboolean
 check_input (FluxRun *r, const FluxInput *in, GError **error)
 {
@@ -298,6 +325,7 @@ blocks_forward (FluxRun *r, int last, guint first, guint end)
   for (int i = 0; i < last; i++) {
     gboolean keep = r->mode == FLUX_RUN_STORE && i >= r->first_trained;
 
+    FX_TRY (ask (r));
     FX_TRY (open_block (r, i, FALSE, &b));
     for (guint l = first; l < end; l++)
       FX_TRY (
@@ -353,7 +381,7 @@ flux_run_forward (FluxRun *self, const FluxInput *in, float *out, GError **error
     return FALSE;
   status = forward (self, in, out);
   if (status != FX_OK)
-    flux_error_from_fx (error, status, "The transformer's forward pass failed");
+    set_error (error, status, "The transformer's forward pass failed");
   return status == FX_OK;
 }
 
@@ -419,6 +447,6 @@ flux_run_gradients (FluxRun *self, const FluxMicro *micros, guint n, float grad_
   }
   status = gradients (self, micros, n, grad_scale, layer_major, losses);
   if (status != FX_OK)
-    flux_error_from_fx (error, status, "The training step failed");
+    set_error (error, status, "The training step failed");
   return status == FX_OK;
 }

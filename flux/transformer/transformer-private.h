@@ -121,9 +121,11 @@ struct _FluxRun {
     char *p;
     int block; /* that is in it, or will be; FLUX_NO_BLOCK */
   } slots[FLUX_SLOTS];
-  guint n_inputs;  /* of the conditioning */
-  int n_modulated; /* blocks that have their modulation vectors */
-  void *staging;   /* host */
+  guint n_inputs;            /* of the conditioning */
+  int n_modulated;           /* blocks that have their modulation vectors */
+  FluxProgressFunc progress; /* or NULL */
+  gpointer progress_data;
+  void *staging; /* host */
   gsize staging_bytes;
 };
 

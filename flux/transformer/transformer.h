@@ -91,6 +91,10 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxRun, flux_run_free)
 gsize flux_run_get_bytes (FluxRun *self);
 char *flux_run_describe (FluxRun *self);
 
+/* Is asked before each block of a forward pass (percent -1); FALSE gives up with
+ * FLUX_ERROR_CANCELLED. Or NULL, as it is at first. */
+void flux_run_set_progress (FluxRun *self, FluxProgressFunc progress, gpointer data);
+
 /* out: host [image tokens, out_channels], the velocity. */
 gboolean
 flux_run_forward (FluxRun *self, const FluxInput *in, float *out, GError **error);

@@ -188,7 +188,8 @@ test_cancel (Fixture *f, gconstpointer data)
 }
 
 typedef struct {
-  int calls, asked, stop_at; /* asked: without a percentage */
+  int calls, stop_at;
+  int layers, blocks; /* of calls, those without a percentage, by whom */
 } Progress;
 
 static gboolean
@@ -196,7 +197,10 @@ count_progress (const char *what, gint percent, gpointer data)
 {
   Progress *p = data;
 
-  p->asked += percent < 0;
+  if (percent < 0 && strcmp (what, "transformer") == 0)
+    p->blocks++;
+  else if (percent < 0)
+    p->layers++;
   return ++p->calls != p->stop_at;
 }
 
@@ -216,11 +220,11 @@ test_cancel_texts (Fixture *f, gconstpointer data)
   flux_sampler_set_progress (f->sampler, count_progress, &whole);
   f->r.prompt = "cat face";
   g_bytes_unref (picture (f));
-  loading = whole.calls - whole.asked;
+  loading = whole.calls - whole.layers - whole.blocks;
   g_assert_cmpint (loading, >, 2);
-  g_assert_cmpint (whole.asked, >, 1);
+  g_assert_cmpint (whole.layers, >, 1);
   for (int i = 0; i < 4; i++) {
-    const int stops[] = {1, loading, loading + 1, whole.calls};
+    const int stops[] = {1, loading, loading + 1, loading + whole.layers};
     g_autoptr (FluxSampler) sampler = flux_sampler_new (f->model, dir, FX_Q_NONE, NULL);
     g_autoptr (GError) error = NULL;
     Progress p = {.stop_at = stops[i]};
@@ -238,6 +242,35 @@ test_cancel_texts (Fixture *f, gconstpointer data)
     g_assert_no_error (error);
     g_assert_cmpmem (rgb, 3 * 64 * 48, g_bytes_get_data (first, NULL), 3 * 64 * 48);
     f->r.prompt = "cat face";
+  }
+}
+
+/* Between two blocks of the third step, and in the first: the next picture is whole. */
+static void
+test_cancel_blocks (Fixture *f, gconstpointer data)
+{
+  g_autoptr (GBytes) first = picture (f);
+  g_autofree guint8 *rgb = g_malloc0 (3 * 64 * 48);
+  Progress whole = {0};
+  int blocks;
+
+  flux_sampler_set_progress (f->sampler, count_progress, &whole);
+  g_assert_true (same_as (f, first));
+  blocks = whole.blocks / f->r.steps;
+  g_assert_cmpint (whole.blocks, ==, whole.calls);
+  g_assert_cmpint (blocks, >, 1);
+  for (int i = 0; i <= 2; i += 2) {
+    g_autoptr (GError) error = NULL;
+    Progress p = {.stop_at = i * blocks + 2};
+    Calls steps = {0, 0, -1};
+
+    flux_sampler_set_progress (f->sampler, count_progress, &p);
+    g_assert_false (flux_sampler_run (
+        f->sampler, &f->r, rgb, 3 * 64, FALSE, count_calls, &steps, &error));
+    g_assert_error (error, FLUX_ERROR, FLUX_ERROR_CANCELLED);
+    g_assert_cmpint (p.calls, ==, p.stop_at);
+    g_assert_cmpint (steps.calls, ==, i);
+    g_assert_true (same_as (f, first));
   }
 }
 
@@ -420,6 +453,7 @@ main (int argc, char **argv)
   ADD ("stride", test_stride);
   ADD ("cancel", test_cancel);
   ADD ("cancel-texts", test_cancel_texts);
+  ADD ("cancel-blocks", test_cancel_blocks);
   ADD ("several-adapters", test_loras);
   ADD ("lock", test_lock);
   ADD ("encode-ahead", test_encode_ahead);
