@@ -132,13 +132,14 @@ done_word (const char *code)
   return NULL;
 }
 
-/* A log wants no line for each percent, and none at all for what takes no time. */
+/* A log wants no line for each percent, and none at all for what takes no time. A
+ * percentage that is less than before is of the activity's next part: T5 after CLIP. */
 static gboolean
 is_due (GstFluxProgress *self, GstProgressType type, int percent)
 {
   gint64 now = g_get_monotonic_time ();
 
-  if (type == GST_PROGRESS_TYPE_START) {
+  if (type == GST_PROGRESS_TYPE_START || percent < self->line_percent) {
     self->line_time = now;
     self->line_percent = percent;
   }

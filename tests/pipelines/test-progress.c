@@ -45,6 +45,22 @@ draw_slowly (void)
   draw (G_TIME_SPAN_MINUTE);
 }
 
+/* An activity of two parts, the first of which is seen to its end. */
+static void
+load_two (void)
+{
+  GstFluxProgress progress;
+
+  gst_flux_progress_init (&progress, STDERR_FILENO);
+  send (&progress, GST_PROGRESS_TYPE_START, "CLIP (0 %)", 0);
+  progress.line_time -= G_TIME_SPAN_MINUTE;
+  send (&progress, GST_PROGRESS_TYPE_CONTINUE, "CLIP (100 %)", 100);
+  send (&progress, GST_PROGRESS_TYPE_CONTINUE, "T5 (1 %)", 1);
+  progress.line_time -= G_TIME_SPAN_MINUTE;
+  send (&progress, GST_PROGRESS_TYPE_CONTINUE, "T5 (50 %)", 50);
+  send (&progress, GST_PROGRESS_TYPE_COMPLETE, "encoders", 100);
+}
+
 /* What takes no time is one line. */
 static void
 test_fast (void)
@@ -65,6 +81,14 @@ test_slow (void)
   g_test_trap_assert_stderr_unmatched ("*(12 %)*");
 }
 
+static void
+test_two_parts (void)
+{
+  g_test_trap_subprocess ("/progress/two-parts/subprocess", 0, 0);
+  g_test_trap_assert_passed ();
+  g_test_trap_assert_stderr ("CLIP (100 %)\nT5 (50 %)\nDrew encoders\n");
+}
+
 int
 main (int argc, char **argv)
 {
@@ -74,5 +98,7 @@ main (int argc, char **argv)
   g_test_add_func ("/progress/fast/subprocess", draw_fast);
   g_test_add_func ("/progress/slow", test_slow);
   g_test_add_func ("/progress/slow/subprocess", draw_slowly);
+  g_test_add_func ("/progress/two-parts", test_two_parts);
+  g_test_add_func ("/progress/two-parts/subprocess", load_two);
   return g_test_run ();
 }
