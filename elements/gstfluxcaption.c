@@ -200,7 +200,7 @@ compute (GstFluxCaption *self, const gchar *caption, GError **error)
   n_text = (gsize)self->length * self->info.joint_dim;
   prompt_embeds = g_new0 (float, n_text);
   pooled = g_new0 (float, self->info.pooled_dim);
-  gst_flux_hub_begin (self->hub, "encode");
+  gst_flux_hub_begin (self->hub, "encode"); /* to be stopped: it never tells percent */
   ok = flux_text_encode (self->encoder, caption, self->length, prompt_embeds, pooled,
       gst_flux_hub_progress, self->hub, error);
   gst_flux_hub_end (self->hub, "caption", NULL);

@@ -61,7 +61,8 @@ gst_flux_hub_end (GstFluxHub *self, const gchar *text, const GError *error)
   g_atomic_int_set (&self->busy, FALSE);
 }
 
-/* percent below 0: it is not known yet that there is anything to download. */
+/* percent below 0: it is not known yet that there is anything to download, or it is only
+ * asked whether to go on. */
 gboolean
 gst_flux_hub_progress (const char *what, gint percent, gpointer data)
 {

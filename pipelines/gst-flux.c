@@ -31,6 +31,7 @@ typedef struct {
   guint n_signals, n_saved; /* Ctrl-C, flux-checkpoint */
   GstElement *trainer;      /* or NULL */
   gboolean ends;            /* another sink has failed, and the trainer saves */
+  gboolean is_final;        /* it has saved the adapter; it may be pushing it */
   gint n_arrived;           /* atomic: sinks that have had something */
   gint status;
 } Runner;
@@ -144,7 +145,7 @@ on_error (Runner *self, GstMessage *message)
   if (self->trainer != NULL && is_of_another_sink (self, GST_MESSAGE_SRC (message)) &&
       trainer_is (self, "training")) {
     self->ends = TRUE;
-    if (self->n_signals == 0)
+    if (self->n_signals == 0 && !self->is_final)
       on_signal (self);
   } else {
     g_main_loop_quit (self->loop);
@@ -223,6 +224,16 @@ tell_if_nothing_saved (Runner *self)
   self->status = 130;
 }
 
+static void
+on_checkpoint (Runner *self, const GstStructure *s)
+{
+  gboolean is_final = FALSE;
+
+  gst_structure_get_boolean (s, "final", &is_final);
+  self->is_final |= is_final;
+  self->n_saved++;
+}
+
 static gboolean
 on_message (GstBus *bus, GstMessage *message, gpointer data)
 {
@@ -246,7 +257,7 @@ on_message (GstBus *bus, GstMessage *message, gpointer data)
       break;
     default:
       if (gst_message_has_name (message, "flux-checkpoint"))
-        self->n_saved++;
+        on_checkpoint (self, gst_message_get_structure (message));
       log_step (self, gst_message_get_structure (message));
       gst_flux_progress_message (&self->progress, message);
       break;

@@ -15,9 +15,10 @@
 #define PREFIX ".flux-"
 #define TEMPORARY PREFIX "XXXXXX" /* for g_mkstemp() */
 
-/* Older than this nobody is between making a temporary file and locking it; and where
- * files cannot be locked, nobody writes one any more. */
-enum { FRESH_SECONDS = 10, STALE_SECONDS = 60 * 60 };
+/* Older than this nobody is between making a temporary file and locking it, or writes one
+ * on another host that does not see our locks; and where files cannot be locked, nobody
+ * writes one any more. */
+enum { FRESH_SECONDS = 5 * 60, STALE_SECONDS = 60 * 60 };
 
 struct _FluxReplace {
   char *path, *folder, *temporary;

@@ -27,7 +27,7 @@ void flux_replace_abort (FluxReplace *self);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (FluxReplace, flux_replace_abort)
 
 /* Removes the temporary files in folder that a killed process left: nobody holds their
- * lock (flock(), which goes with the process) ten seconds after the last byte; on file
+ * lock (flock(), which goes with the process) five minutes after the last byte; on file
  * systems without locks, an hour after it. Only for a folder that is the project's own.
  */
 void flux_replace_sweep (const char *folder);

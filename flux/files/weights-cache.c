@@ -7,9 +7,12 @@
 #include "flux/files/weights-cache.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <glib/gstdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include "flux/error.h"
 #include "flux/files/safetensors-private.h"
@@ -160,17 +163,32 @@ metadata_is (FluxSafetensors *file, const char *key, const char *value)
   return g_strcmp0 (flux_safetensors_get_metadata (file, key), value) == 0;
 }
 
+/* Of where the model is, so that two copies of one do not replace each other's entry; the
+ * Hub's folders link to a file that stays the same one. */
+static char *
+hash_place (FluxSafetensors *file)
+{
+  char *real = realpath (flux_safetensors_get_path (file), NULL);
+  char *hash = g_compute_checksum_for_string (
+      G_CHECKSUM_SHA256, real != NULL ? real : flux_safetensors_get_path (file), -1);
+
+  free (real);
+  hash[8] = '\0';
+  return hash;
+}
+
 static gboolean
 name_entry (FluxCacheEntry *self, FluxLoader *loader)
 {
+  g_autofree char *place = hash_place (loader->file);
   g_autofree char *compute = g_ascii_strdown (fx_dtype_name (loader->compute), -1);
   g_autofree char *name = NULL;
 
   self->fingerprint = flux_safetensors_fingerprint (loader->file);
   self->stamp = flux_safetensors_get_stamp (loader->file);
   self->digest = g_strdup (g_checksum_get_string (self->layout));
-  name = g_strdup_printf ("%s-%s-%s-%s.safetensors",
-      loader->what != NULL ? loader->what : "weights", self->fingerprint,
+  name = g_strdup_printf ("%s-%s-%s-%s-%s.safetensors",
+      loader->what != NULL ? loader->what : "weights", self->fingerprint, place,
       fx_qtype_name (loader->qtype), compute);
   self->path = g_build_filename (loader->cache->dir, name, NULL);
   return g_file_test (self->path, G_FILE_TEST_EXISTS);
@@ -215,7 +233,7 @@ flux_cache_entry_open (FluxCacheEntry *self, FluxLoader *loader)
       self->end = self->at + data->n_bytes;
       return TRUE;
     }
-    /* Else it is of a model that was here before, or elsewhere: not damaged. */
+    /* Else it is of a model that was here before: not damaged. */
   } else if (g_error_matches (error, FLUX_ERROR, FLUX_ERROR_NOT_FOUND)) {
     return FALSE; /* removed a moment ago */
   } else if (g_error_matches (error, FLUX_ERROR, FLUX_ERROR_READ)) {
@@ -223,6 +241,8 @@ flux_cache_entry_open (FluxCacheEntry *self, FluxLoader *loader)
         g_error_new (FLUX_ERROR, FLUX_ERROR_READ,
             "The cached weights cannot be read, and the model is quantised again: %s",
             error->message));
+    if (faccessat (AT_FDCWD, self->path, R_OK, AT_EACCESS) == 0 || errno != EACCES)
+      return FALSE; /* they may be whole all the same */
   } else {
     warn (loader->cache,
         g_error_new (FLUX_ERROR, FLUX_ERROR_FORMAT,
@@ -295,7 +315,6 @@ make_room (FluxCacheEntry *self, const char *dir, GError **error)
     g_set_error (error, FLUX_ERROR, FLUX_ERROR_SETTINGS, "'%s' is a folder.", self->path);
     return FALSE;
   }
-  flux_replace_sweep (dir);
   if (statvfs (dir, &fs) != 0)
     return TRUE;
   free_bytes = (guint64)fs.f_bavail * fs.f_frsize;
@@ -312,7 +331,7 @@ static gboolean
 report (FluxLoader *loader, gsize done, gsize total, GError **error)
 {
   g_autofree char *what = g_strconcat (
-      loader->what != NULL ? loader->what : "weights", " into the weights cache", NULL);
+      loader->what != NULL ? loader->what : "weights", ", kept for the next start", NULL);
 
   return flux_loader_report (
       loader, what, (gint)(100.0 * (double)done / (double)total), error);

@@ -1,12 +1,12 @@
 /* flux/files/weights-cache.h: quantised weights on disk, so that a model is quantised
  * once. SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * A folder with one safetensors file a model and form, WHAT-FINGERPRINT-QTYPE-COMPUTE:
- * every buffer of the loaded model in the order of loading, with what it was made from
- * and how it is laid out as metadata, which are compared when it is read, and a checksum
- * behind the data. What it was made from is the fingerprint, which does not have all of
- * a model, with the sizes and times of change of the model's files. What does not fit, or
- * is damaged, is made again and replaced.
+ * A folder with one safetensors file a model and form,
+ * WHAT-FINGERPRINT-PLACE-QTYPE-COMPUTE: every buffer of the loaded model in the order of
+ * loading, with what it was made from and how it is laid out as metadata, which are
+ * compared when it is read, and a checksum behind the data. What it was made from is the
+ * fingerprint, which does not have all of a model, with the sizes and times of change of
+ * the model's files. What does not fit, or is damaged, is made again and replaced.
  * Several processes may read and write at once. Nothing but disk space is lost when the
  * folder is deleted. */
 #pragma once

@@ -5,6 +5,7 @@
 #endif
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,13 @@
  * into: installed, LIBDIR/gst-flux beside LIBDIR/gstreamer-1.0 (whose files GStreamer
  * takes for plugins); in a bundle, beside the plugin. */
 static const char *const places[] = {"../gst-flux/" MODULE_NAME, MODULE_NAME};
+
+/* Not when it only cannot be looked at: then opening it says why. */
+static bool
+is_missing (const char *path)
+{
+  return access (path, F_OK) != 0 && (errno == ENOENT || errno == ENOTDIR);
+}
 
 /* The first of the places where there is a file; false with an error when none has. */
 static bool
@@ -39,7 +47,7 @@ find_installed (char *path, size_t size)
     int n = snprintf (path, size, "%s%.*s%s", folder > 0 ? "" : "./", folder,
         info.dli_fname, places[i]);
 
-    if (n < (int)size && access (path, F_OK) == 0)
+    if (n < (int)size && !is_missing (path))
       return true;
   }
   fx_error (FX_ERR_NO_MODULE, "cuda: there is no %s or %s in '%s%.*s'", places[0],
@@ -56,7 +64,7 @@ explain_open (const char *path, const char *reason, char *why, size_t size)
   struct stat st;
 
   /* A name without a slash is one for the linker's folders. */
-  if (strchr (path, '/') != NULL && access (path, F_OK) != 0) {
+  if (strchr (path, '/') != NULL && is_missing (path)) {
     if (path[0] != '/' && getcwd (here, sizeof here) != NULL)
       snprintf (why, size, "is not there, seen from '%s'", here);
     else
@@ -80,8 +88,7 @@ is_of_this_build (const fx_cuda_module *m, char *why, size_t size)
   else if (m->ops_size != sizeof (fx_ops) || m->backend_size != sizeof (fx_backend))
     snprintf (why, size,
         "is of another gst-flux %s (tables of %zu and %zu bytes, here %zu and %zu): "
-        "build "
-        "both together",
+        "build both together",
         VERSION, m->ops_size, m->backend_size, sizeof (fx_ops), sizeof (fx_backend));
   else
     return true;

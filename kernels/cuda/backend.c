@@ -199,8 +199,6 @@ start (fx_cuda *c, int device)
   return FX_OK;
 }
 
-static fx_backend *backend_new (int device, fx_dtype compute, fxc_error_func error);
-
 static fx_backend *
 backend_new (int device, fx_dtype compute, fxc_error_func error)
 {

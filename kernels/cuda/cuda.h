@@ -42,6 +42,7 @@ typedef struct {
   int arch;                /* what the code that runs was compiled for: 75, 80.. */
   bool has_mma;            /* sm_80 or newer: mma.sync m16n8k16, cp.async, bf16 */
   bool has_wgmma;          /* sm_90, and the module holds code for sm_90a */
+  bool no_gelu;            /* cuBLASLt has refused a product with GELU */
   bool has_row_scales;     /* sm_90: cuBLASLt scales rows of 8-bit operands */
   void *encode_tensor_map; /* the driver's cuTensorMapEncodeTiled, once asked for */
   fxc_queue queue;         /* where ops go */

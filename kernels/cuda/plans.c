@@ -363,7 +363,7 @@ plan_make (fx_cuda *c, const fxc_shape *shape, const void *x, const void *w,
     e = choose (c, p, x, w, bias);
   if (e != CUBLAS_STATUS_SUCCESS) {
     plan_clear (p);
-    if (shape->operands == FXC_E4M3_ROWS) /* an older one calls them invalid */
+    if (shape->operands == FXC_E4M3_ROWS || shape->gelu) /* invalid, says an older one */
       e = CUBLAS_STATUS_NOT_SUPPORTED;
     return failed (c, e, shape, "planning");
   }

@@ -97,7 +97,10 @@ main (int argc, char **argv)
     fprintf (stderr, "usage: bench-load TRANSFORMER CACHE nf4|nf4-double|int8|none\n");
     return 2;
   }
-  cache = flux_weights_cache_new (argv[2]);
+  if ((cache = flux_weights_cache_new (argv[2])) == NULL) {
+    fprintf (stderr, "bench-load: CACHE is a folder\n");
+    return 2;
+  }
   load (argv[1], (fx_qtype)q, cache, "first start");
   load (argv[1], (fx_qtype)q, cache, "second start");
   flux_weights_cache_free (cache);

@@ -67,16 +67,22 @@ linear_ops (side gpu, side cpu, double bound)
       st_ = fx_gemm (s.b, result, put (s, x, 5, k, 0), &v, false);
     });
   }
-  BOTH ("gemv", 7, n, bound, {
-    fx_weight v = {.n = n, .k = k, .dtype = s.type};
-    v.data = put (s, w, n, k, 0).p;
-    v.bias = put_bytes (s, bias, (size_t)n * 4);
-    result = poisoned (s, 7, n, 0); /* as 4, 2 and 1 */
-    st_ = fx_gemm (s.b, result, put (s, x, 7, k, 0), &v, false);
-  });
-  for (int rows = 5; rows <= m; rows += (int)m - 5) {
+  for (int deep = 0; deep < 2; deep++) {
+    const int64_t depth = deep ? 2120 : k, width = deep ? n * k / 2120 : n;
+
+    BOTH ("gemv", 7, width, bound, {
+      fx_weight v = {.n = width, .k = depth, .dtype = s.type};
+      v.data = put (s, w, width, depth, 0).p;
+      v.bias = put_bytes (s, bias, (size_t)width * 4);
+      result = poisoned (s, 7, width, 0); /* as 4, 2 and 1 */
+      st_ = fx_gemm (s.b, result, put (s, x, 7, depth, 0), &v, false);
+    });
+  }
+  for (int i = 0; i < 4; i++) {
+    const int64_t rows = i % 2 ? 5 : m;
+
     BOTH ("gemm_gelu", rows, n, bound, {
-      fx_weight v = nf4 (s, w, n, k, false, rows == m ? bias : NULL);
+      fx_weight v = nf4 (s, w, n, k, false, i < 2 ? bias : NULL);
       result = poisoned (s, rows, n, 64);
       st_ = fx_gemm_gelu (s.b, result, put (s, x, rows, k, 0), &v);
     });

@@ -115,9 +115,9 @@ on_progress (const char *what, gint percent, gpointer data)
 {
   Progress *self = data;
 
-  if (strstr (what, "weights cache") == NULL)
+  if (strstr (what, "next start") == NULL)
     return TRUE;
-  g_assert_true (g_str_has_prefix (what, "model "));
+  g_assert_true (g_str_has_prefix (what, "model, "));
   g_assert_cmpint (percent, >=, self->percent);
   self->percent = percent;
   return ++self->calls != self->cancel_at;
@@ -197,7 +197,7 @@ test_what_a_killed_process_left_is_removed (void)
     for (guint j = 0; names[j] != NULL; j++)
       if (strstr (names[j], "/.flux-") != NULL)
         written = age (&f, strrchr (names[j], '/') + 1, 8000);
-    left = age (&f, ".flux-abc123", 30);
+    left = age (&f, ".flux-abc123", 400);
     young = age (&f, ".flux-def456", 0);
     other = age (&f, ".flux-other", 8000);
     g_bytes_unref (load (&f, FX_Q_INT8, TRUE));
@@ -213,15 +213,46 @@ test_what_a_killed_process_left_is_removed (void)
   fixture_clear (&f);
 }
 
+/* Another fixture's cache, and its model's file. */
+static void
+share (Fixture *f, const Fixture *other, gboolean model)
+{
+  g_rmdir (f->cache->dir);
+  g_free (f->cache->dir);
+  f->cache->dir = g_strdup (other->cache->dir);
+  if (!model)
+    return;
+  flux_safetensors_unref (f->bench.file);
+  f->bench.loader.file = f->bench.file = flux_safetensors_open (other->bench.path, NULL);
+}
+
+/* With times of their own, they would else replace each other's at every change. */
+static void
+test_two_copies_of_a_model_have_an_entry_each (void)
+{
+  Fixture f, copy;
+
+  fixture_init (&f);
+  fixture_init (&copy);
+  share (&copy, &f, FALSE);
+  for (guint i = 0; i < 2; i++) {
+    g_bytes_unref (load (&f, FX_Q_NF4, TRUE));
+    g_assert_cmpint (f.bench.loader.is_cached, ==, i == 1);
+    g_bytes_unref (load (&copy, FX_Q_NF4, TRUE));
+    g_assert_cmpint (copy.bench.loader.is_cached, ==, i == 1);
+  }
+  bench_clear (&copy.bench);
+  flux_weights_cache_free (copy.cache);
+  fixture_clear (&f);
+}
+
 static gpointer
-load_in_thread (gpointer dir)
+load_in_thread (gpointer shared)
 {
   Fixture f;
 
   fixture_init (&f);
-  g_rmdir (f.cache->dir);
-  g_free (f.cache->dir);
-  f.cache->dir = g_strdup (dir);
+  share (&f, shared, TRUE);
   for (guint i = 0; i < 10; i++) {
     g_autoptr (GBytes) plain = load (&f, FX_Q_NF4, FALSE);
     g_autoptr (GBytes) cached = load (&f, FX_Q_NF4, TRUE);
@@ -247,7 +278,7 @@ test_several_at_once (void)
 
   fixture_init (&f);
   for (guint i = 0; i < 4; i++)
-    threads[i] = g_thread_new ("load", load_in_thread, f.cache->dir);
+    threads[i] = g_thread_new ("load", load_in_thread, &f);
   for (guint i = 0; i < 4; i++)
     g_thread_join (threads[i]);
   {
@@ -284,6 +315,8 @@ main (int argc, char **argv)
       test_write_tells_progress_and_can_be_cancelled);
   ADD ("what-a-killed-process-left-is-removed",
       test_what_a_killed_process_left_is_removed);
+  ADD ("two-copies-of-a-model-have-an-entry-each",
+      test_two_copies_of_a_model_have_an_entry_each);
   ADD ("several-at-once", test_several_at_once);
   ADD ("settings", test_settings);
   return g_test_run ();
