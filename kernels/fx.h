@@ -230,7 +230,7 @@ typedef struct {
   /* y [m, n] = x [m, k] W^T (+ bias); beta 1 accumulates into y. */
   int (*gemm) (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w, bool beta);
   /* y = gelu (x W^T (+ bias)), as FX_ACT_GELU_TANH; what goes into GELU need not be
-   * rounded. NULL: gemm and act. */
+   * rounded. NULL or FX_ERR_UNSUPPORTED: gemm and act. */
   int (*gemm_gelu) (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w);
   /* dx [m, k] = dy [m, n] W; beta 1 accumulates into dx. */
   int (*gemm_dgrad) (fx_backend *b, fx_mat dx, fx_mat dy, const fx_weight *w, bool beta);

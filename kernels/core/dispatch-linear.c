@@ -46,14 +46,16 @@ int
 fx_gemm_gelu (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w)
 {
   const fx_mat none = {.dtype = y.dtype};
+  int status = FX_ERR_UNSUPPORTED;
 
-  if (b != NULL && b->ops->gemm_gelu == NULL) {
-    FX_TRY (fx_gemm (b, y, x, w, false));
-    return fx_act_fwd (b, y, y, none, FX_ACT_GELU_TANH);
-  }
-  FX_CHECK_OP (gemm_gelu, b);
+  FX_CHECK_OP (gemm, b);
   FX_TRY (check_gemm (b, "gemm_gelu", y, x, w));
-  return b->ops->gemm_gelu (b, y, x, w);
+  if (b->ops->gemm_gelu != NULL)
+    status = b->ops->gemm_gelu (b, y, x, w);
+  if (status != FX_ERR_UNSUPPORTED)
+    return status;
+  FX_TRY (b->ops->gemm (b, y, x, w, false));
+  return fx_act_fwd (b, y, y, none, FX_ACT_GELU_TANH);
 }
 
 int

@@ -66,18 +66,14 @@ fxc_gemm (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w, bool beta)
 int
 fxc_gemm_gelu (fx_backend *b, fx_mat y, fx_mat x, const fx_weight *w)
 {
-  const fx_mat none = {.dtype = y.dtype};
   fx_cuda *c = fxc (b);
   int status;
 
-  if (!w->rounds_inputs && x.rows > GEMV_ROWS && x.dtype != FX_F32 && !c->no_gelu) {
-    status = product (c, y, x, w, false, true);
-    if (status != FX_ERR_UNSUPPORTED)
-      return status;
-    c->no_gelu = true;
-  }
-  FX_TRY (fxc_gemm (b, y, x, w, false));
-  return fxc_act (b, y, y, none, FX_ACT_GELU_TANH);
+  if (w->rounds_inputs || x.rows <= GEMV_ROWS || x.dtype == FX_F32 || c->no_gelu)
+    return FX_ERR_UNSUPPORTED;
+  status = product (c, y, x, w, false, true);
+  c->no_gelu = status == FX_ERR_UNSUPPORTED;
+  return status;
 }
 
 int
